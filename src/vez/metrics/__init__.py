@@ -1,0 +1,1 @@
+"""Numbers about sampled pictures: embeddings, scores and what their differences are worth."""
