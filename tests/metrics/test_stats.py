@@ -24,9 +24,9 @@ def test_one_value_has_no_interval() -> None:
 
 @pytest.mark.parametrize("bad", [[], [1.0, math.nan], [math.inf]])
 def test_empty_or_infinite_values_are_refused(bad: list[float]) -> None:
-    with pytest.raises(ValueError, match="no values|not finite"):
+    with pytest.raises(ValueError, match=r"no values|not finite"):
         stats.t_interval(bad)
-    with pytest.raises(ValueError, match="no values|not finite"):
+    with pytest.raises(ValueError, match=r"no values|not finite"):
         stats.sign_flip_p(bad)
 
 
@@ -102,7 +102,9 @@ def test_power_at_the_smallest_detectable_difference() -> None:
     assert 0.75 <= found <= 0.85
 
 
-def _two_arms(rng: np.random.Generator, prompts: int, seeds: int, shift: float = 0.0) -> list[dict[tuple[str, int], float]]:
+def _two_arms(
+    rng: np.random.Generator, prompts: int, seeds: int, shift: float = 0.0
+) -> list[dict[tuple[str, int], float]]:
     """Two arms with prompt, seed and model×prompt parts, the sizes of evaluation.md §1.6 (.05, .05, .03)."""
     prompt = rng.normal(0.8, 0.05, (1, prompts, 1))
     model = rng.normal(0, 0.03, (2, prompts, 1))

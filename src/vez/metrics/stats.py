@@ -72,8 +72,8 @@ def t_interval(values: ArrayLike, *, level: float = 1 - ALPHA) -> Interval:
 def sign_flip_p(differences: ArrayLike, *, seed: int = 0, draws: int = MONTE_CARLO_DRAWS) -> float:
     """Two-sided p of Fisher's sign-flip (randomisation) test that paired `differences` (n,) are symmetric about 0.
 
-    Exact for n <= EXACT_LIMIT; above that `draws` random patterns with the add-one rule of Phipson & Smyth (2010), so that
-    p is never 0. `seed` fixes the patterns. Raises ValueError when `differences` is empty or not finite.
+    Exact for n <= EXACT_LIMIT; above that `draws` random patterns with the add-one rule of Phipson & Smyth (2010), so
+    that p is never 0. `seed` fixes the patterns. Raises ValueError when `differences` is empty or not finite.
     """
     d = _finite(differences)
     observed = abs(float(d.sum()))
@@ -108,15 +108,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA, power: float = POWER) -> float | None:
     """The true difference that a two-sided paired test at `alpha` finds with probability `power`.
 
-    `sd` is that of the per-prompt differences, `n` the number of prompts. From the noncentral t distribution; a sign-flip
-    test on the same data has nearly the same power. None when n is so small that the sign-flip test can never reach
-    `alpha`.
+    `sd` is that of the per-prompt differences, `n` the number of prompts. From the noncentral t distribution; a
+    sign-flip test on the same data has nearly the same power. None when n is so small that the sign-flip test can never
+    reach `alpha`.
     """
     if n < 2 or smallest_p(n) > alpha:
         return None
     if sd == 0:
         return 0.0
-    return sd / n**0.5 * _detectable_noncentrality(n, alpha, power)
+    return float(sd / n**0.5 * _detectable_noncentrality(n, alpha, power))
 
 
 def _detectable_noncentrality(n: int, alpha: float, power: float) -> float:
@@ -173,8 +173,8 @@ def verdict(diff: float, p: float, *, higher_is_better: bool, alpha: float = ALP
 def expected_max(values: ArrayLike, m: int) -> float:
     """The expected maximum of `m` of the `values` (n,), drawn without replacement; m <= n.
 
-    Makes "nearest of 30" and "nearest of 4" comparable. With values sorted ascending the k-th (from 1) is the maximum of
-    C(k-1, m-1) of the C(n, m) subsets.
+    Makes "nearest of 30" and "nearest of 4" comparable. With values sorted ascending the k-th (from 1) is the maximum
+    of C(k-1, m-1) of the C(n, m) subsets.
     """
     x = np.sort(_finite(values))
     if not 1 <= m <= x.size:
