@@ -1,0 +1,143 @@
+"""What this machine has, what is missing, what is in the way: facts for a person, found without changing anything."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+import vez
+from vez.demo import damaged_weights
+
+CORE = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "Pillow",
+    "pydantic",
+)
+# extra -> (module it brings, what it is for)
+EXTRAS = {"heic": ("pillow_heif", "reading HEIC photographs, as phones take them")}
+GIB = 1024**3
+# GiB for Stable Diffusion 1.5: weights in fp32 and a batch's activations; weights, datasets and images on disk
+MEMORY_WANTED, DISK_WANTED = 8, 10
+
+
+class State(Enum):
+    """How a fact is to be read."""
+
+    FINE = "ok"
+    OPTIONAL = "optional"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that was looked at: its name, what was found, how that is to be read, and what to do about it."""
+
+    name: str
+    value: str
+    state: State = State.FINE
+    advice: str = ""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether vez cannot work before this is mended."""
+        return self.state is State.BROKEN
+
+
+def examine(folder: Path) -> list[Fact]:
+    """Every fact, for a project in ``folder``. Takes the seconds that importing torch takes."""
+    return [
+        Fact("vez", f"{vez.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
+        *_packages(),
+        _torchvision(installed=importlib.util.find_spec("torchvision") is not None),
+        _device(),
+        Fact("cores", f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
+        _enough(
+            "memory",
+            psutil.virtual_memory().available / GIB,
+            MEMORY_WANTED,
+            'close other programs, or work on the base "tiny"',
+        ),
+        _enough(
+            "disk", shutil.disk_usage(folder).free / GIB, DISK_WANTED, "free some room; .vez/ may always be deleted"
+        ),
+        *_extras(),
+        _demo(damaged_weights()),
+    ]
+
+
+def _packages() -> list[Fact]:
+    facts = []
+    for name in CORE:
+        try:
+            facts.append(Fact(name, version(name)))
+        except PackageNotFoundError:
+            facts.append(
+                Fact(name, "not installed", State.BROKEN, "install vez again: pip install --force-reinstall vez")
+            )
+    return facts
+
+
+def _torchvision(*, installed: bool) -> Fact:
+    if not installed:
+        return Fact("torchvision", "absent, as it should be")
+    return Fact(
+        "torchvision",
+        "installed",
+        State.WARNING,
+        "vez does not need it; one that was not built for this torch keeps transformers and diffusers from importing "
+        '("operator torchvision::nms does not exist"). If you see that: pip uninstall torchvision',
+    )
+
+
+def _device() -> Fact:
+    from vez.device import choose, describe
+
+    device = choose("auto")
+    if device.type != "cpu":
+        return Fact("device", describe(device))
+    advice = 'enough for the base "tiny"; Stable Diffusion 1.5 wants a GPU'
+    return Fact("device", describe(device), State.OPTIONAL, advice)
+
+
+def _enough(name: str, gib: float, wanted: int, advice: str) -> Fact:
+    value = f"{gib:.1f} GiB free"
+    return Fact(name, value) if gib >= wanted else Fact(name, value, State.WARNING, f"less than {wanted} GiB: {advice}")
+
+
+def _extras() -> list[Fact]:
+    facts = []
+    for extra, (module, purpose) in EXTRAS.items():
+        if importlib.util.find_spec(module) is not None:
+            facts.append(Fact(extra, f"installed: {purpose}"))
+        else:
+            facts.append(
+                Fact(extra, "not installed", State.OPTIONAL, f"for {purpose}: pip install '{vez.__name__}[{extra}]'")
+            )
+    return facts
+
+
+def _demo(damaged: list[str]) -> Fact:
+    if not damaged:
+        return Fact("demo", "the embedded base is there and intact")
+    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    return Fact(
+        "demo",
+        f"missing or changed: {', '.join(damaged[:3])}{more}",
+        State.BROKEN,
+        f"install vez again for {sys.executable}",
+    )

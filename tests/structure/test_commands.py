@@ -1,0 +1,31 @@
+"""The command line stays small: the exact list of what each command can be given is held here."""
+
+from vez.reference import commands, options
+
+# An entry is added on purpose, with its docs and a test that it changes something; most new settings belong into vez.toml.
+OPTIONS = {
+    "build": ["[DATASET]...", "--config"],
+    "demo": ["FOLDER", "--device"],
+    "doctor": [],
+    "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution"],
+    "report": ["STUDY", "--config"],
+    "sample": ["STUDY", "--config", "--device"],
+    "score": ["STUDY", "--config", "--device"],
+    "study": ["STUDY", "--config", "--plan", "--device"],
+    "train": ["STUDY", "--config", "--device"],
+}
+MOST = 12
+
+
+def test_commands_and_options_are_the_listed_ones() -> None:
+    assert {name: list(options(command)) for name, command in sorted(commands().items())} == OPTIONS
+
+
+def test_no_command_has_more_than_a_dozen_options() -> None:
+    assert all(len(options(command)) <= MOST for command in commands().values())
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in commands().items():
+        assert command.help, name
+        assert all(options(command).values()), name

@@ -1,0 +1,49 @@
+"""The docs cannot lag: the reference is generated, and every command, key and module has its place in a page."""
+
+import re
+from pathlib import Path
+
+from vez import reference
+from vez.reference import TABLES, commands, options
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == reference.text(), "run: make reference"
+
+
+def test_check_and_write_agree(tmp_path: Path) -> None:
+    page = tmp_path / "reference.md"
+    assert reference.main(["--check", str(page)]) == 1
+    assert reference.main(["--write", str(page)]) == 0
+    assert reference.main(["--check", str(page)]) == 0
+    page.write_text(page.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert reference.main(["--check", str(page)]) == 1
+
+
+def test_every_command_option_and_key_is_in_the_reference() -> None:
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    for name, command in commands().items():
+        assert f"### `vez {name}`" in page
+        assert all(f"`{option}`" in page for option in options(command)), name
+    for heading, model in TABLES:
+        section = page.split(f"### `{heading}`")[1].split("###")[0]
+        for key, field in model.model_fields.items():
+            assert f"| `{key}` |" in section, f"{heading} {key}"
+            assert field.description, f"{heading} {key} has no docstring"
+
+
+def test_every_module_is_on_the_map() -> None:
+    page = (DOCS / "design.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "vez"
+    names = {p.name for p in source.glob("*.py") if not p.name.startswith("__")}
+    names |= {f"{p.name}/" for p in source.iterdir() if (p / "__init__.py").exists()}
+    assert not {name for name in names if name not in page}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
