@@ -1,0 +1,339 @@
+"""What a study left on disk, read once and checked: runs, samples, scores, datasets. Nothing is computed here.
+
+Every row of a .jsonl file passes through a model that knows its fields; fields that a later version adds are ignored.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vez import events
+from vez.errors import StoreError
+from vez.store import Artifact, file_sha256, open_artifact
+
+LORA_FILE = "lora.safetensors"
+EVENTS_FILE = "events.jsonl"
+
+
+class Row(BaseModel):
+    """A line of a .jsonl file or a part of summary.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+class SampleRow(Row):
+    """One picture that was drawn."""
+
+    arm: str
+    prompt: str
+    group: str = ""
+    role: str = ""
+    text: str
+    seed: int
+    file: str
+
+
+class ScoreRow(Row):
+    """One number about one picture."""
+
+    arm: str
+    prompt: str
+    seed: int
+    metric: str
+    value: float
+
+
+class Metric(Row):
+    """What a metric is."""
+
+    definition: str
+    higher_is_better: bool = True
+
+
+class Score(Row):
+    """A mean over prompts with its interval."""
+
+    mean: float
+    n_prompts: int
+    n_images: int
+    low: float | None = None
+    high: float | None = None
+
+
+class Difference(Row):
+    """One arm minus another, paired by prompt and seed."""
+
+    diff: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    mde: float | None = None
+    verdict: str
+
+
+class DatasetRow(Row):
+    """One picture of a dataset and its caption."""
+
+    file: str
+    caption: str
+    machine: str = ""
+    hand: bool = False
+    split: str = "train"
+    source: str = ""
+
+
+class FindingRow(Row):
+    """Something the checks saw in a picture."""
+
+    file: str
+    check: str
+    value: float | str | None = None
+    threshold: float | str | None = None
+    why: str = ""
+    fix: str = ""
+
+
+class DroppedRow(Row):
+    """A picture that was thrown out."""
+
+    file: str
+    reason: str = Field(default="no reason was recorded")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One LoRA, finished or not. `losses` and `held_out` are (step, loss); `steps` of `of` were taken in `seconds`."""
+
+    name: str
+    variant: str
+    folder: Path
+    artifact: Artifact | None
+    settings: dict[str, Any]
+    steps: int
+    of: int
+    seconds: float
+    losses: tuple[tuple[int, float], ...]
+    held_out: tuple[tuple[int, float], ...]
+    last_words: str
+    lora_bytes: int | None
+    lora_sha256: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the artifact and its LoRA file are there."""
+        return self.artifact is not None and self.lora_bytes is not None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """scores/: `arms` and `against_base` are arm → metric → …; `pairs` (arm, arm) → metric → first minus second."""
+
+    artifact: Artifact
+    metrics: dict[str, Metric]
+    arms: dict[str, dict[str, Score]]
+    against_base: dict[str, dict[str, Difference]]
+    pairs: dict[tuple[str, str], dict[str, Difference]]
+    rows: tuple[ScoreRow, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One dataset artifact."""
+
+    artifact: Artifact
+    rows: tuple[DatasetRow, ...]
+    findings: tuple[FindingRow, ...]
+    dropped: tuple[DroppedRow, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the report knows. What was not found is None or empty; `absent` says so in sentences."""
+
+    study: str
+    runs: tuple[Run, ...]
+    samples: Artifact | None
+    drawn: tuple[SampleRow, ...]
+    scores: Scores | None
+    datasets: tuple[Data, ...]
+    absent: tuple[str, ...]
+
+
+def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
+    """Read a study's folder and the datasets its runs were trained on.
+
+    Args:
+        study_dir: `studies/<study>`.
+        datasets_dir: where dataset artifacts lie; by default `.vez/datasets` of the project that holds the study.
+    Raises:
+        StoreError: the folder is not there, holds no run and no samples, or a file in it is not what it should be.
+    """
+    study_dir = study_dir.resolve()
+    if not study_dir.is_dir():
+        raise StoreError(f"there is no study at {study_dir}; run `vez study` first")
+    absent: list[str] = []
+    runs = tuple(_read_run(folder) for folder in _run_folders(study_dir / "runs"))
+    samples = _artifact_if_there(study_dir / "samples", absent, "No pictures were drawn")
+    scores_artifact = _artifact_if_there(study_dir / "scores", absent, "No scores were computed")
+    if not runs and samples is None:
+        raise StoreError(f"{study_dir} holds neither runs nor samples; run `vez study` first")
+    drawn = () if samples is None else tuple(read_rows(samples.path / "samples.jsonl", SampleRow))
+    for row in drawn:
+        inside(study_dir / "samples", row.file)
+    where = datasets_dir or study_dir.parent.parent / ".vez" / "datasets"
+    datasets = tuple(_read_datasets(where, runs, absent))
+    scores = None if scores_artifact is None else _read_scores(scores_artifact)
+    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent))
+
+
+def read_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:
+    """The rows of a .jsonl file. Raises StoreError naming the line that is not such a row."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read {path}: {error}; make the artifact again") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield kind.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the line"
+            raise StoreError(f"{path}, line {number}: {place}: {first['msg']}; make the artifact again") from error
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The path of a file that a row names. Raises StoreError where it would lie outside the folder."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or "\\" in relative:
+        raise StoreError(f"a row in {folder} names {relative!r}, which lies outside it; do not use this folder")
+    return folder / path
+
+
+def setting(settings: Mapping[str, Any], name: str) -> Any:
+    """The value of a setting wherever it lies in a nested configuration, outermost first; None if it is nowhere."""
+    if name in settings:
+        return settings[name]
+    for _, value in sorted(settings.items()):
+        if isinstance(value, Mapping):
+            found = setting(value, name)
+            if found is not None:
+                return found
+    return None
+
+
+def _artifact_if_there(folder: Path, absent: list[str], sentence: str) -> Artifact | None:
+    if (folder / "manifest.json").is_file():
+        return open_artifact(folder)
+    cut = folder.with_name(f".{folder.name}.partial").is_dir()
+    absent.append(f"{sentence}{' to the end: the stage was cut short' if cut else ''}.")
+    return None
+
+
+def _run_folders(runs: Path) -> list[Path]:
+    """Finished runs and the `.<name>.partial` of those that never finished, by name."""
+    if not runs.is_dir():
+        return []
+    found = {folder.name: folder for folder in runs.iterdir() if (folder / "manifest.json").is_file()}
+    for folder in runs.iterdir():
+        if folder.name.startswith(".") and folder.name.endswith(".partial") and folder.is_dir():
+            found.setdefault(folder.name[1 : -len(".partial")], folder)
+    return [found[name] for name in sorted(found)]
+
+
+def _read_run(folder: Path) -> Run:
+    finished = not folder.name.startswith(".")
+    name = folder.name if finished else folder.name[1 : -len(".partial")]
+    artifact = open_artifact(folder) if finished else None
+    steps: dict[int, events.Step] = {}
+    held_out: dict[int, float] = {}
+    seconds, of, last_words = 0.0, 0, ""
+    log = folder / EVENTS_FILE
+    for event in events.read(log) if log.is_file() else ():
+        if isinstance(event, events.Step):
+            steps[event.step] = event  # a step redone after an interruption stands once: as it counted
+            seconds, of = seconds + event.seconds, event.of
+        elif isinstance(event, events.Validated):
+            held_out[event.step] = event.loss
+        elif isinstance(event, events.Note):
+            last_words = event.text
+    lora = folder / LORA_FILE
+    return Run(
+        name=name,
+        variant=name.rpartition("-")[0] or name,
+        folder=folder,
+        artifact=artifact,
+        settings=dict(artifact.config) if artifact else {},
+        steps=max(steps, default=0),
+        of=of,
+        seconds=seconds,
+        losses=tuple((step, steps[step].loss) for step in sorted(steps) if math.isfinite(steps[step].loss)),
+        held_out=tuple((step, loss) for step, loss in sorted(held_out.items()) if math.isfinite(loss)),
+        last_words=last_words,
+        lora_bytes=lora.stat().st_size if finished and lora.is_file() else None,
+        lora_sha256=file_sha256(lora) if finished and lora.is_file() else None,
+    )
+
+
+def _read_datasets(where: Path, runs: tuple[Run, ...], absent: list[str]) -> Iterator[Data]:
+    """The datasets that the runs name as parents, in the order of their folders' names."""
+    wanted = {id for run in runs if run.artifact for role, id in run.artifact.parents.items() if role == "dataset"}
+    found = set()
+    for folder in sorted(where.iterdir()) if where.is_dir() else ():
+        if not (folder / "manifest.json").is_file():
+            continue
+        artifact = open_artifact(folder)
+        if artifact.id in wanted and artifact.id not in found:
+            found.add(artifact.id)
+            yield _read_dataset(artifact)
+    for id in sorted(wanted - found):
+        absent.append(
+            f"The dataset {id[:8]} that a run was trained on is no longer in the store; `vez build` makes it again."
+        )
+
+
+def _read_dataset(artifact: Artifact) -> Data:
+    rows = tuple(read_rows(artifact.path / "rows.jsonl", DatasetRow))
+    for row in rows:
+        inside(artifact.path, row.file)
+    findings, dropped = artifact.path / "findings.jsonl", artifact.path / "dropped.jsonl"
+    return Data(
+        artifact,
+        rows,
+        tuple(read_rows(findings, FindingRow)) if findings.is_file() else (),
+        tuple(read_rows(dropped, DroppedRow)) if dropped.is_file() else (),
+    )
+
+
+def _read_scores(artifact: Artifact) -> Scores:
+    path = artifact.path / "summary.json"
+    try:
+        summary = json.loads(path.read_bytes())
+        return Scores(
+            artifact,
+            {name: Metric.model_validate(row) for name, row in summary["metrics"].items()},
+            _table(summary["arms"], Score),
+            _table(summary.get("against_base", {}), Difference),
+            {pair: row for pair, row in _pairs(summary.get("pairs", {}))},
+            tuple(read_rows(artifact.path / "scores.jsonl", ScoreRow)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path} is not a summary of scores ({error}); delete {artifact.path} and score again"
+        ) from error
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], kind: type[RowType]) -> dict[str, dict[str, RowType]]:
+    return {arm: {name: kind.model_validate(row) for name, row in of.items()} for arm, of in rows.items()}
+
+
+def _pairs(rows: Any) -> Iterator[tuple[tuple[str, str], dict[str, Difference]]]:
+    yield from ()

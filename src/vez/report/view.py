@@ -1,0 +1,242 @@
+"""The parts of the page that are pictures and provenance: grid, trigger test, data, and where everything came from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vez.report.arms import Arm
+from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside, setting
+from vez.report.pictures import Wanted
+from vez.store import Artifact
+
+# Pixels of an embedded picture's longer side; shown at half of that, so that it is crisp on a dense screen.
+GRID_EDGE, STRIP_EDGE, THUMB_EDGE = 320, 208, 208
+ROLE_NAMES = {
+    "trigger": "with the trigger word",
+    "class": "described in words",
+    "none": "without either",
+    "drift": "unrelated",
+}
+TEST_ROLES = ("trigger", "class", "none")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place for a picture; `wanted` is None where none was drawn."""
+
+    wanted: Wanted | None
+    alt: str
+
+
+@dataclass(frozen=True)
+class GridLine:
+    """One prompt's row of the grid, a cell per arm."""
+
+    prompt: str
+    text: str
+    role: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class SeedGrid:
+    """The grid at one seed."""
+
+    seed: int
+    lines: tuple[GridLine, ...]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One arm's row of a trigger test: for each role its pictures, a cell per seed."""
+
+    label: str
+    by_role: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class TriggerTest:
+    """One scene asked for in up to three ways; `columns` are (name of the role, text)."""
+
+    group: str
+    columns: tuple[tuple[str, str], ...]
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """One picture of a dataset with its caption."""
+
+    cell: Cell
+    row: DatasetRow
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One dataset: what went in, what was thrown out and why."""
+
+    name: str
+    id: str
+    train: int
+    held_out: int
+    hand: int
+    thumbs: tuple[Thumb, ...]
+    findings: tuple[FindingRow, ...]
+    dropped: tuple[DroppedRow, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One artifact's row in "how this was made"."""
+
+    kind: str
+    folder: str
+    id: str
+    version: int
+    parents: tuple[tuple[str, str], ...]
+
+
+def seed_grids(evidence: Evidence, arms: Sequence[Arm]) -> tuple[SeedGrid, ...]:
+    """Prompt × arm at each seed, in the order they were drawn; what only the trigger tests ask for is left to them."""
+    if evidence.samples is None:
+        return ()
+    in_tests = {row.prompt for group in _groups(evidence.drawn).values() for row in group if row.role in TEST_ROLES[1:]}
+    rows = [row for row in evidence.drawn if row.prompt not in in_tests]
+    by_place = {(row.arm, row.prompt, row.seed): row for row in rows}
+    prompts = {row.prompt: row for row in reversed(rows)}
+    order = dict.fromkeys(row.prompt for row in rows)
+    return tuple(
+        SeedGrid(
+            seed, tuple(_grid_line(prompts[prompt], seed, arms, by_place, evidence.samples.path) for prompt in order)
+        )
+        for seed in _seeds(rows)
+    )
+
+
+def trigger_tests(evidence: Evidence, arms: Sequence[Arm]) -> tuple[TriggerTest, ...]:
+    """The groups of prompts that ask for one scene in two or three ways."""
+    if evidence.samples is None:
+        return ()
+    folder, seeds = evidence.samples.path, _seeds(evidence.drawn)
+    return tuple(_trigger_test(group, rows, arms, seeds, folder) for group, rows in _groups(evidence.drawn).items())
+
+
+def data_parts(datasets: Iterable[Data]) -> tuple[DataPart, ...]:
+    """One part per dataset, by name."""
+    return tuple(_data_part(data) for data in datasets)
+
+
+def origins(evidence: Evidence) -> tuple[Origin, ...]:
+    """Every artifact the page was read from, parents before children."""
+    found = [data.artifact for data in evidence.datasets]
+    found += [run.artifact for run in evidence.runs if run.artifact]
+    found += [artifact for artifact in (evidence.samples, evidence.scores and evidence.scores.artifact) if artifact]
+    return tuple(_origin(artifact) for artifact in found)
+
+
+def words_of(evidence: Evidence, names: Sequence[str]) -> dict[str, str]:
+    """Text settings (the trigger word, the base …) as the artifacts recorded them; empty where none did."""
+    configs = [origin.config for origin in _artifacts(evidence)]
+    values = {}
+    for name in names:
+        found = (setting(config, name) for config in configs)
+        values[name] = next((value for value in found if isinstance(value, str)), "")
+    return values
+
+
+def pieces(text: str, word: str) -> list[tuple[str, bool]]:
+    """The text cut at every occurrence of a word: (piece, whether it is the word)."""
+    if not word:
+        return [(text, False)]
+    parts = text.split(word)
+    cut = [(parts[0], False)]
+    for part in parts[1:]:
+        cut += [(word, True), (part, False)]
+    return [(piece, hit) for piece, hit in cut if piece]
+
+
+def wanted_cells(grids: Sequence[SeedGrid], tests: Sequence[TriggerTest], data: Sequence[DataPart]) -> Iterator[Wanted]:
+    """Every picture of the page, the ones that matter most first: they are embedded until the budget is spent."""
+    cells = [cell for grid in grids[:1] for line in grid.lines for cell in line.cells]
+    cells += [cell for test in tests for strip in test.strips for seeds in strip.by_role for cell in seeds]
+    cells += [thumb.cell for part in data for thumb in part.thumbs]
+    cells += [cell for grid in grids[1:] for line in grid.lines for cell in line.cells]
+    return (cell.wanted for cell in cells if cell.wanted is not None)
+
+
+def _artifacts(evidence: Evidence) -> Iterator[Artifact]:
+    if evidence.samples:
+        yield evidence.samples
+    if evidence.scores:
+        yield evidence.scores.artifact
+    yield from (run.artifact for run in evidence.runs if run.artifact)
+    yield from (data.artifact for data in evidence.datasets)
+
+
+def _seeds(rows: Iterable[SampleRow]) -> list[int]:
+    return list(dict.fromkeys(row.seed for row in rows))
+
+
+def _groups(rows: Iterable[SampleRow]) -> dict[str, list[SampleRow]]:
+    """The groups in which a scene was asked for in more than one way."""
+    found: dict[str, list[SampleRow]] = {}
+    for row in rows:
+        if row.group and row.role in TEST_ROLES:
+            found.setdefault(row.group, []).append(row)
+    return {group: of for group, of in found.items() if len({row.role for row in of}) > 1}
+
+
+def _grid_line(
+    prompt: SampleRow, seed: int, arms: Sequence[Arm], by_place: dict[tuple[str, str, int], SampleRow], folder: Path
+) -> GridLine:
+    cells = []
+    for arm in arms:
+        row = by_place.get((arm.name, prompt.prompt, seed))
+        alt = f"{arm.label}, seed {seed}: {prompt.text}"
+        cells.append(Cell(None if row is None else Wanted(inside(folder, row.file), GRID_EDGE), alt))
+    return GridLine(prompt.prompt, prompt.text, ROLE_NAMES.get(prompt.role, prompt.role), tuple(cells))
+
+
+def _trigger_test(
+    group: str, rows: Sequence[SampleRow], arms: Sequence[Arm], seeds: Sequence[int], folder: Path
+) -> TriggerTest:
+    by_place = {(row.arm, row.role, row.seed): row for row in rows}
+    texts = {row.role: row.text for row in reversed(rows)}
+    roles = [role for role in TEST_ROLES if role in texts]
+    strips = []
+    for arm in arms:
+        by_role = []
+        for role in roles:
+            found = [by_place.get((arm.name, role, seed)) for seed in seeds]
+            by_role.append(tuple(_strip_cell(row, arm, folder) for row in found if row is not None))
+        strips.append(Strip(arm.label, tuple(by_role)))
+    return TriggerTest(group, tuple((ROLE_NAMES[role], texts[role]) for role in roles), tuple(strips))
+
+
+def _strip_cell(row: SampleRow, arm: Arm, folder: Path) -> Cell:
+    return Cell(Wanted(inside(folder, row.file), STRIP_EDGE), f"{arm.label}, seed {row.seed}: {row.text}")
+
+
+def _data_part(data: Data) -> DataPart:
+    folder = data.artifact.path
+    thumbs = [Thumb(Cell(Wanted(inside(folder, row.file), THUMB_EDGE), row.caption), row) for row in data.rows]
+    return DataPart(
+        name=_dataset_name(data.artifact),
+        id=data.artifact.id,
+        train=sum(row.split == "train" for row in data.rows),
+        held_out=sum(row.split == "held_out" for row in data.rows),
+        hand=sum(row.hand for row in data.rows),
+        thumbs=tuple(thumbs),
+        findings=data.findings,
+        dropped=data.dropped,
+    )
+
+
+def _dataset_name(artifact: Artifact) -> str:
+    """The folder's name without the eight digits of the id at its end."""
+    return artifact.path.name.removesuffix(f"-{artifact.id[:8]}")
+
+
+def _origin(artifact: Artifact) -> Origin:
+    folder = "/".join(artifact.path.parts[-2:])
+    return Origin(artifact.kind, folder, artifact.id, artifact.version, tuple(sorted(artifact.parents.items())))
