@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import vez
 from vez.errors import VezError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ class _Edge(TyperGroup):
 
 app = typer.Typer(
     cls=_Edge,
-    help="Teach Stable Diffusion one new concept from about thirty pictures, and prove that it learned it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +52,21 @@ StudyName = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
 VEZ_TOML = Path("vez.toml")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vez {vez.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which vez.")
+    ] = False,
+) -> None:
+    """Teach Stable Diffusion one new concept from about thirty pictures, and prove that it learned it."""
 
 
 @app.command()
@@ -125,12 +140,12 @@ def sample(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Devic
 
 
 @app.command()
-def score(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
+def score(study: StudyName = None, config: ConfigFile = VEZ_TOML) -> None:
     """Measure the samples of a study, with intervals."""
     from vez import study as stages
 
     loaded = _load(config)
-    _show(stages.score_samples(loaded, stages.named(loaded, study), device=device))
+    _show(stages.score_samples(loaded, stages.named(loaded, study)))
 
 
 @app.command()
@@ -139,7 +154,8 @@ def report(study: StudyName = None, config: ConfigFile = VEZ_TOML) -> None:
     from vez import study as stages
 
     loaded = _load(config)
-    _tell(stages.write_report(loaded, stages.named(loaded, study)))
+    name = stages.named(loaded, study)
+    _tell(loaded, name, stages.write_report(loaded, name))
 
 
 @app.command()
@@ -177,11 +193,10 @@ def _study(config: "Config", name: str | None, *, device: str, only_plan: bool =
     from vez import study as stages
 
     name = stages.named(config, name)
-    typer.echo(stages.plan(config, name).text())
-    if only_plan:
-        return
-    _show(stages.run(config, name, device=device))
-    _tell(stages.report_path(config, name))
+    typer.echo(stages.plan(config, name, device=device).text())
+    if not only_plan:
+        done = _show(stages.run(config, name, device=device))
+        _tell(config, name, done)
 
 
 def _show(events: "Iterable[Event]") -> "Done | None":
@@ -192,9 +207,10 @@ def _show(events: "Iterable[Event]") -> "Done | None":
     return show(events, console=Console())
 
 
-def _tell(page: Path) -> None:
-    """Where the report lies, and its one sentence."""
-    from vez.report.build import headline
+def _tell(config: "Config", name: str, done: "Done | None") -> None:
+    """The report's one sentence, and where the report lies."""
+    from vez import study as stages
 
-    typer.echo(headline(page.parent))
-    typer.echo(f"The report: {page}")
+    typer.echo(stages.verdict(config, name))
+    if done is not None:
+        typer.echo(f"The report: {done.artifact_path}")

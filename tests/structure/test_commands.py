@@ -2,7 +2,7 @@
 
 from vez.reference import commands, options
 
-# An entry is added on purpose, with its docs and a test that it changes something; most new settings belong into vez.toml.
+# An entry is added on purpose, with its docs and a test that it changes something; most settings belong into vez.toml.
 OPTIONS = {
     "build": ["[DATASET]...", "--config"],
     "demo": ["FOLDER", "--device"],
@@ -10,7 +10,7 @@ OPTIONS = {
     "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution"],
     "report": ["STUDY", "--config"],
     "sample": ["STUDY", "--config", "--device"],
-    "score": ["STUDY", "--config", "--device"],
+    "score": ["STUDY", "--config"],
     "study": ["STUDY", "--config", "--plan", "--device"],
     "train": ["STUDY", "--config", "--device"],
 }
