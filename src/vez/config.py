@@ -59,15 +59,15 @@ class Rule(_Table):
 class Checks(_Table):
     """When a picture is worth a finding. Findings drop nothing by themselves (see Dataset.drop)."""
 
-    blurred: float = Field(default=0.06, ge=0)
-    """Least share of fine detail in a picture at the dataset's resolution; below it the picture is blurred."""
-    dark: float = Field(default=0.12, ge=0, le=1)
-    """A picture whose mean brightness lies below this is dark (0 black, 1 white)."""
-    light: float = Field(default=0.92, ge=0, le=1)
-    """A picture whose mean brightness lies above this is light (0 black, 1 white)."""
+    blurred: float = Field(default=0.5, ge=0, le=1)
+    """Blur of a picture's sharpest parts at the training resolution, 0 to 1; above it the picture is blurred."""
+    dark: float = Field(default=0.3, ge=0, le=1)
+    """A picture whose brightest 2 % do not reach this is dark (0 black, 1 white)."""
+    light: float = Field(default=0.8, ge=0, le=1)
+    """A picture whose darkest 2 % all lie above this is light (0 black, 1 white)."""
     aspect: float = Field(default=2.5, ge=1)
     """Longest side over shortest; above it a square crop loses most of the picture."""
-    near_duplicate: float = Field(default=0.1, ge=0, le=1)
+    near_duplicate: float = Field(default=0.12, ge=0, le=1)
     """Share of differing dHash bits; at or below it two pictures (or one and the other mirrored) are near-duplicate."""
 
 

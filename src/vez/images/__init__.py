@@ -1,0 +1,1 @@
+"""Pictures in: decode, check, crop, caption."""
