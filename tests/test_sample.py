@@ -1,6 +1,6 @@
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,9 @@ def lora(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {}
     for key, target in interop.base_keys(base).items():
         parent, name = interop.parent_of(base, target)
-        shape = parent.get_submodule(name).weight.shape  # type: ignore[union-attr]
+        weight = parent.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        shape = weight.shape
         ends = [1] * (len(shape) - 2)
         down = torch.randn(2, shape[1], *ends, generator=generator) * 0.2
         state[key] = LoraWeights(down, torch.randn(shape[0], 2, *ends, generator=generator) * 0.2, 2.0)
@@ -178,7 +180,7 @@ def test_more_steps_than_timesteps_are_refused(steps: int, solver: str) -> None:
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(base: Base, lora: Path, tmp_path: Path) -> None:
     into = tmp_path / "samples"
     twice = (PROMPTS[2], PROMPTS[2])
-    bad = [
+    bad: list[tuple[Callable[[], Iterator[Event]], str]] = [
         (lambda: sample(base, {"base": None}, PROMPTS, sampling=SAMPLING, into=into), "placeholder"),
         (lambda: sample(base, {"base": None}, twice, sampling=SAMPLING, into=into), "id of its own"),
         (lambda: sample(base, {"../x": None}, PROMPTS[2:], sampling=SAMPLING, into=into), "folder's name"),
