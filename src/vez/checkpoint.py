@@ -1,0 +1,78 @@
+"""What a cut run goes on from: each variant's weights, AdamW moments and step, in its own run's folder.
+
+``state-<step>.safetensors`` holds ``<buffer>.<part>/<module>`` tensors, fp32, without padding. Variants trained in one
+pass keep one file each; an older file goes only when every variant has the newer, so a kill at any instant leaves a
+step that all of them have.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from vez.errors import TrainError
+from vez.interop import to_bytes
+from vez.lora import LoraSet
+from vez.optim import AdamW
+from vez.store import write_atomic
+
+_NAME = re.compile(r"state-(\d+)\.safetensors")
+
+
+def save(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path]) -> None:
+    """Write every variant's state at the optimizer's step into its folder, then let go of the older ones."""
+    for v, folder in enumerate(folders):
+        tensors = {
+            f"{buffer}.{part}/{key}": tensor
+            for buffer, values in _buffers(lora, optimizer).items()
+            for key, pair in lora.rows(values, v).items()
+            for part, tensor in zip(("down", "up"), pair, strict=True)
+        }
+        write_atomic(_file(folder, optimizer.steps), to_bytes(tensors, {}))
+    for folder in folders:
+        for step in _steps(folder) - {optimizer.steps}:
+            _file(folder, step).unlink()
+
+
+def latest(folders: Sequence[Path]) -> int:
+    """The newest step that every folder has a state of; 0 where there is none."""
+    return max(set.intersection(*(_steps(folder) | {0} for folder in folders)))
+
+
+def restore(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path], *, step: int) -> None:
+    """Put weights, moments and step back as `save` found them. Raises TrainError for a file that is no such state."""
+    for v, folder in enumerate(folders):
+        file = _file(folder, step)
+        try:
+            tensors = load_tensors(file.read_bytes())
+            with torch.no_grad():
+                for buffer, values in _buffers(lora, optimizer).items():
+                    for key, pair in lora.rows(values, v).items():
+                        for part, tensor in zip(("down", "up"), pair, strict=True):
+                            tensor.copy_(tensors[f"{buffer}.{part}/{key}"])
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise TrainError(f"{file} cannot be gone on from ({error}); delete it to start the run again") from error
+    optimizer.steps = step
+
+
+def clear(folders: Sequence[Path]) -> None:
+    """Delete all states: the run is finished, and its LoRA says all."""
+    for folder in folders:
+        for step in _steps(folder):
+            _file(folder, step).unlink()
+
+
+def _buffers(lora: LoraSet, optimizer: AdamW) -> dict[str, Tensor]:
+    return {"params": lora.params, "first": optimizer.first, "second": optimizer.second}
+
+
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"state-{step:08d}.safetensors"
+
+
+def _steps(folder: Path) -> set[int]:
+    return {int(found[1]) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}

@@ -1,0 +1,366 @@
+"""LoRA files: kohya's layout in and out, diffusers' layout out, and merging into a base.
+
+kohya's layout (networks/lora.py of kohya-ss/sd-scripts) is the one that A1111, Forge, ComfyUI, InvokeAI and diffusers
+read: ``<module>.lora_down.weight`` (rank, in[, 1, 1]), ``<module>.lora_up.weight`` (out, rank[, 1, 1]) and a scalar
+``<module>.alpha``; W' = W + alpha/rank · up·down. Module names come from fixed tables and never from live module paths.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from vez.base import Base
+from vez.errors import LoraFileError
+from vez.family import Layout
+from vez.store import write_atomic
+
+Network = Literal["unet", "text"]
+_TRANSFORMER = ("proj_in", "proj_out")
+_BLOCK = (
+    *(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")),
+    "ff.net.0.proj",
+    "ff.net.2",
+)
+_TEXT_LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+_HEADER_LIMIT = 16 * 2**20  # bytes; a LoRA of every SDXL module has a header of about one MiB
+_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
+# What else people call a LoRA, by a mark in its tensor names.
+_OTHER_FORMATS = (
+    ("model.diffusion_model.", "a whole checkpoint, not a LoRA"),
+    ("hada_", "a LoHa"),
+    ("lokr_", "a LoKr"),
+    ("oft_", "an OFT"),
+    ("dora_scale", "a DoRA"),
+    ("lora_mid", "a LoCon with a middle part (CP decomposition)"),
+    (".lora_A.", "a LoRA in diffusers' or peft's layout"),
+    (".lora.down.", "a LoRA in diffusers' layout"),
+    (".lora_linear_layer.", "a LoRA in an old layout of diffusers"),
+    ("unet:0:", "a LoRA in cloneofsimo's layout"),
+)
+
+
+class LoraWeights(NamedTuple):
+    """One module's LoRA: ``down`` (rank, in[, 1, 1]), ``up`` (out, rank[, 1, 1]), and ``alpha``."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """Its rank."""
+        return int(self.down.shape[0])
+
+    def delta(self) -> Tensor:
+        """What it adds to the weight, (out, in) fp32: alpha/rank · up·down."""
+        return (self.up.float().flatten(1) @ self.down.float().flatten(1)) * (self.alpha / self.rank)
+
+
+LoraState = dict[str, LoraWeights]  # by kohya's module name
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module that a LoRA adapts: in which network, and its path there (diffusers' names; without `text_model.`)."""
+
+    network: Network
+    path: str
+
+
+def kohya_keys(layout: Layout) -> dict[str, Target]:
+    """Every module that kohya's LoRA adapts, by its name in the file; text encoder first, in kohya's order."""
+    keys = {}
+    for i in range(layout.text_layers):
+        for name in _TEXT_LAYER:
+            path = f"encoder.layers.{i}.{name}"
+            keys["lora_te_text_model_" + path.replace(".", "_")] = Target("text", path)
+    blocks = [(f"down_blocks.{i}", n) for i, n in enumerate(layout.down)]
+    blocks += [("mid_block", layout.mid), *((f"up_blocks.{i}", n) for i, n in enumerate(layout.up))]
+    for block, attentions in blocks:
+        for j in range(attentions):
+            inner = [f"transformer_blocks.{d}.{name}" for d in range(layout.depth) for name in _BLOCK]
+            for name in ("proj_in", *inner, "proj_out"):
+                path = f"{block}.attentions.{j}.{name}"
+                keys["lora_unet_" + path.replace(".", "_")] = Target("unet", path)
+    return keys
+
+
+def base_keys(base: Base) -> dict[str, Target]:
+    """`kohya_keys` of a base; the counts that its family promises are held (SD 1.x: 192 and 72)."""
+    keys = kohya_keys(base.layout)
+    unet = sum(target.network == "unet" for target in keys.values())
+    if base.family.unet_modules not in (None, unet) or base.family.text_modules not in (None, len(keys) - unet):
+        raise LoraFileError(f"a {base.family.name} base has {unet} and {len(keys) - unet} modules, against its family")
+    return keys
+
+
+def parent_of(base: Base, target: Target) -> tuple[nn.Module, str]:
+    """The module that holds the target, and the target's name in it. Raises LoraFileError if the base lacks it."""
+    root, path = (base.unet, target.path) if target.network == "unet" else (base.text_encoder, target.path)
+    if target.network == "text" and hasattr(root, "text_model"):  # transformers < 5 has one level more
+        path = f"text_model.{path}"
+    parent, _, name = path.rpartition(".")
+    try:
+        module = root.get_submodule(parent)
+        module.get_submodule(name)
+    except AttributeError as error:
+        raise LoraFileError(f"the base {base.name!r} has no module {target.path!r}; its folder is damaged") from error
+    return module, name
+
+
+def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A .safetensors file whose bytes depend on nothing but its content.
+
+    safetensors writes metadata in an order that differs from process to process; here the header is sorted.
+    """
+    data: bytes = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    length = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    if metadata:
+        header = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def save_kohya(
+    path: Path, state: LoraState, *, metadata: Mapping[str, str], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a LoRA in kohya's layout, then read it back and compare. ``metadata`` gets kohya's two hashes besides.
+
+    Equal weights and metadata give equal bytes. Raises LoraFileError if a weight does not fit ``dtype``.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key, weights in state.items():
+        for part, value in zip(_PARTS, (weights.down, weights.up, torch.tensor(weights.alpha)), strict=True):
+            tensors[f"{key}.{part}"] = value.detach().to("cpu", dtype)
+            if not torch.isfinite(tensors[f"{key}.{part}"]).all():
+                raise LoraFileError(
+                    f"{key}.{part} is not finite as {dtype}; save as float32, or lower the learning rate"
+                )
+    write_atomic(path, to_bytes(tensors, {**metadata, **_sshs_hashes(tensors, metadata)}))
+    again, _ = load_kohya(path)
+    for key in state:
+        read = again.get(key)
+        same = (
+            read is not None
+            and read.alpha == float(tensors[f"{key}.alpha"])
+            and all(
+                torch.equal(a, tensors[f"{key}.{part}"].float()) for a, part in zip(read[:2], _PARTS[:2], strict=True)
+            )
+        )
+        if not same:
+            raise LoraFileError(f"{path} does not read back as it was written ({key}); the disk may be failing")
+
+
+def _sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """kohya's (and A1111's) two model hashes, over the file as it is with its ss_ metadata alone.
+
+    The first is the SHA-256 of all after the header; the second 8 hex digits over 64 KiB from 1 MiB on.
+    """
+    data = to_bytes(tensors, {k: v for k, v in metadata.items() if k.startswith("ss_")})
+    body = 8 + int.from_bytes(data[:8], "little")
+    return {
+        "sshs_model_hash": hashlib.sha256(data[body:]).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(data[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8],
+    }
+
+
+def load_kohya(path: Path) -> tuple[LoraState, dict[str, str]]:
+    """Read a LoRA in kohya's layout as fp32, and its metadata. A module without alpha has alpha = rank, as has alpha 0.
+
+    Raises LoraFileError, in one sentence, for whatever is not such a file.
+    """
+    tensors, metadata = _read(path)
+    marks = [what for mark, what in _OTHER_FORMATS if any(mark in name for name in tensors)]
+    if marks:
+        raise LoraFileError(f"{path} is {marks[0]}; vez reads kohya's LoRA layout only: convert it first")
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, part = name.partition(".")
+        if part not in _PARTS or not module.startswith("lora_"):
+            raise LoraFileError(f"{path} holds {name[:80]!r}, which is not in kohya's LoRA layout; convert it first")
+        # kohya's SDXL name, which some tools also write for the one text encoder of SD 1.x
+        modules.setdefault(module.replace("lora_te1_", "lora_te_", 1), {})[part] = tensor
+    if not modules:
+        raise LoraFileError(f"{path} holds no LoRA weights; take another file")
+    return {module: _module_weights(path, module, parts) for module, parts in modules.items()}, metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a .safetensors file, its header's size checked before anything is allocated for it."""
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise LoraFileError(f"{path} is a pickle, which can run code when read; take the .safetensors file instead")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoraFileError(f"{path} cannot be read: {error.strerror}") from error
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_HEADER_LIMIT, len(data) - 8):
+        raise LoraFileError(f"{path} is not a safetensors file, or is cut short; download it again")
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + length])
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise LoraFileError(f"{path} is damaged ({error}); download it again") from error
+    return tensors, header.get("__metadata__") or {}
+
+
+def _module_weights(path: Path, module: str, parts: dict[str, Tensor]) -> LoraWeights:
+    """One module's tensors, checked against each other."""
+    missing = [part for part in _PARTS[:2] if part not in parts]
+    if missing:
+        raise LoraFileError(f"{path}: {module[:80]} lacks its {missing[0]}; the file is incomplete, download it again")
+    down, up, alpha = parts["lora_down.weight"], parts["lora_up.weight"], parts.get("alpha")
+    for name, tensor in parts.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise LoraFileError(
+                f"{path}: {module[:80]}.{name} holds values that are not numbers; the file is of no use"
+            )
+    if down.dim() not in (2, 4) or down.dim() != up.dim() or min(*down.shape, *up.shape) < 1:
+        raise LoraFileError(f"{path}: {module[:80]} has the shapes {_sizes(down, up)}, which no LoRA has")
+    if down.dim() == 4 and (down.shape[2:] != (1, 1) or up.shape[2:] != (1, 1)):
+        raise LoraFileError(f"{path}: {module[:80]} adapts a {down.shape[2]}×{down.shape[3]} convolution (LoCon); "
+                            "vez reads LoRAs of linear layers and 1×1 convolutions")  # fmt: skip
+    if down.shape[0] != up.shape[1]:
+        raise LoraFileError(f"{path}: the ranks of {module[:80]} disagree: {_sizes(down, up)}; the file is damaged")
+    rank = down.shape[0]
+    if alpha is not None and alpha.numel() != 1:
+        raise LoraFileError(f"{path}: {module[:80]}.alpha is not one number; the file is damaged")
+    return LoraWeights(down.float(), up.float(), float(rank) if alpha is None else float(alpha) or float(rank))
+
+
+def _sizes(*tensors: Tensor) -> str:
+    return " and ".join("×".join(str(n) for n in tensor.shape) for tensor in tensors)
+
+
+def check_fit(base: Base, state: LoraState) -> None:
+    """Raise LoraFileError unless every module of the LoRA exists in the base with its width."""
+    keys = base_keys(base)
+    for key, weights in state.items():
+        if key not in keys:
+            raise LoraFileError(f"this LoRA adapts {key[:80]!r}, which {base.name!r} lacks: it is for another family")
+        parent, name = parent_of(base, keys[key])
+        weight = _weight(parent.get_submodule(name))
+        have, want = (weights.up.shape[0], weights.down.shape[1]), tuple(weight.shape[:2])
+        if have != want:
+            raise LoraFileError(f"this LoRA's {key} is {have[0]}×{have[1]}, but {base.name!r} has {want[0]}×{want[1]} "
+                                "there: it is for another base")  # fmt: skip
+
+
+def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[], None]:
+    """Add a LoRA to the base's own weights: fp32 sum, rounded once. Returns what undoes it, bit for bit.
+
+    Undo in the reverse order if several are merged. Raises LoraFileError if it does not fit; nothing is changed then.
+    """
+    check_fit(base, state)
+    keys = base_keys(base)
+    kept: list[tuple[Tensor, Tensor]] = []
+    for key, weights in state.items():
+        parent, name = parent_of(base, keys[key])
+        weight = _weight(parent.get_submodule(name))
+        kept.append((weight, weight.detach().clone()))
+        with torch.no_grad():
+            delta = weights.delta().to(weight.device).view(weight.shape)
+            weight.copy_(weight.float() + strength * delta)
+
+    def undo() -> None:
+        for weight, original in kept:
+            with torch.no_grad():
+                weight.copy_(original)
+
+    return undo
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        raise LoraFileError(f"a {type(module).__name__} has no weight to merge into; detach other adapters first")
+    return weight
+
+
+def to_diffusers(state: LoraState, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The LoRA as diffusers and peft name it, and the header metadata without which they lose alpha.
+
+    Write it with `to_bytes` as pytorch_lora_weights.safetensors. Text keys have the `text_model.` level, which
+    diffusers takes off where its transformers has dropped it. Raises LoraFileError if modules differ in rank or alpha.
+    """
+    keys = kohya_keys(layout)
+    tensors: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    for network, prefix in (("unet", "unet"), ("text", "text_encoder")):
+        part = {key: weights for key, weights in state.items() if keys[key].network == network}
+        if not part:
+            continue
+        scales = {(weights.rank, weights.alpha) for weights in part.values()}
+        if len(scales) > 1:
+            raise LoraFileError(
+                "modules of different rank or alpha cannot be written for diffusers; use kohya's layout"
+            )
+        rank, alpha = scales.pop()
+        # peft matches a target by the end of a module's path, so the paths inside a block are enough.
+        targets = sorted({keys[key].path.rpartition(".attentions.")[2].split(".", 1)[1] if network == "unet"
+                          else keys[key].path for key in part})  # fmt: skip
+        config |= {f"{prefix}.r": rank, f"{prefix}.lora_alpha": alpha, f"{prefix}.target_modules": targets}
+        for key, weights in part.items():
+            path = f"{prefix}.{'text_model.' if network == 'text' else ''}{keys[key].path}"
+            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = weights.down, weights.up
+    return tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True)}
+
+
+def lora_metadata(
+    base: Base,
+    *,
+    title: str,
+    rank: int,
+    alpha: float,
+    trigger: str,
+    resolution: int,
+    captions: list[str],
+    session: str,
+    settings: Mapping[str, str],
+) -> dict[str, str]:
+    """A file's header: kohya's ss_* and modelspec.*, all text. ``settings`` are further ss_ fields, without the prefix.
+
+    No time stamps: equal runs give equal files. ``session`` (hex) is what made the run; ss_session_id follows from it.
+    The words of the captions travel in ss_tag_frequency, where A1111 shows them.
+    """
+    frequency: dict[str, int] = {}
+    for caption in captions:
+        for tag in filter(None, (part.strip().lower() for part in caption.split(","))):
+            frequency[tag] = frequency.get(tag, 0) + 1
+    folder = f"1_{trigger}" if trigger else "1_images"
+    fields = {
+        "network_module": "networks.lora",
+        "network_dim": str(rank),
+        "network_alpha": f"{alpha:g}",
+        "output_name": title,
+        "base_model_version": base.family.version,
+        "sd_model_name": Path(base.name).name,
+        "v2": str(base.family.name == "sd2"),
+        "session_id": str(int(session[:8], 16)),
+        "num_train_images": str(len(captions)),
+        "resolution": f"({resolution}, {resolution})",
+        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(captions)}}),
+        "tag_frequency": json.dumps({folder: dict(sorted(frequency.items()))}, ensure_ascii=False),
+        **settings,
+    }
+    spec = {
+        "sai_model_spec": "1.0.1",
+        "architecture": base.family.architecture,
+        "implementation": "diffusers",
+        "title": title,
+        "resolution": f"{resolution}x{resolution}",
+        "prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[base.schedule.prediction_type],
+        **({"trigger_phrase": trigger} if trigger else {}),
+    }
+    return {f"ss_{k}": v for k, v in fields.items()} | {f"modelspec.{k}": v for k, v in spec.items()}

@@ -1,0 +1,81 @@
+"""AdamW over the flat buffers of several LoRAs at once, each with its own learning rates, decay and clipping.
+
+Decoupled weight decay (Loshchilov and Hutter 2019), in the order of operations of torch.optim.AdamW, whose numbers it
+gives. A row's two networks are two contiguous stretches, so a learning rate is a number, not a mask.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vez.interop import Network
+from vez.lora import LoraSet
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+# Floats updated at a time on a CPU: a piece's parameters, gradients and moments then stay in the second-level cache.
+_PIECE = 2**15
+
+
+@dataclass(frozen=True)
+class Rates:
+    """One variant's settings for one step. ``clip`` is the largest gradient norm; 0 clips nothing."""
+
+    unet: float
+    text: float
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+class AdamW:
+    """The moments of a `LoraSet`'s parameters, (V, P) each, and the step they have come to."""
+
+    def __init__(self, lora: LoraSet) -> None:
+        self.lora = lora
+        self.first = torch.zeros_like(lora.params)
+        self.second = torch.zeros_like(lora.params)
+        self.steps = 0
+
+    def norms(self) -> Tensor:
+        """Each variant's gradient norm over all that it trains, (V,), before clipping."""
+        squares = [
+            sum((self._part(self.lora.grads, v, n).square().sum() for n in self._networks(v)), torch.zeros(()))
+            for v in range(len(self.lora.specs))
+        ]
+        return torch.stack([square.cpu() for square in squares]).sqrt()
+
+    @torch.no_grad()
+    def step(self, rates: Sequence[Rates], norms: Tensor) -> None:
+        """One update of every variant, with gradients of these ``norms`` clipped; then the gradients are zero again."""
+        self.steps += 1
+        for v, (rate, norm) in enumerate(zip(rates, norms.tolist(), strict=True)):
+            # torch.nn.utils.clip_grad_norm_, which kohya calls
+            clip = min(1.0, rate.clip / (norm + 1e-6)) if rate.clip > 0 else 1.0
+            for network in self._networks(v):
+                lr = rate.unet if network == "unet" else rate.text
+                self._update(v, network, lr=lr, weight_decay=rate.weight_decay, clip=clip)
+        self.lora.grads.zero_()
+
+    def _update(self, variant: int, network: Network, *, lr: float, weight_decay: float, clip: float) -> None:
+        buffers = (self.lora.params.detach(), self.lora.grads, self.first, self.second)
+        stretches = [self._part(buffer, variant, network) for buffer in buffers]
+        piece = _PIECE if stretches[0].device.type == "cpu" else max(1, len(stretches[0]))
+        correction = 1 - BETAS[0] ** self.steps
+        root = math.sqrt(1 - BETAS[1] ** self.steps)
+        for weight, grad, first, second in zip(*(torch.split(s, piece) for s in stretches), strict=True):
+            if clip < 1:
+                grad.mul_(clip)
+            weight.mul_(1 - lr * weight_decay)
+            first.lerp_(grad, 1 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
+            weight.addcdiv_(first, (second.sqrt() / root).add_(EPS), value=-lr / correction)
+
+    def _networks(self, variant: int) -> list[Network]:
+        networks: list[Network] = ["text", "unet"]
+        return [n for n in networks if self.lora.trains(variant, n)]
+
+    def _part(self, buffer: Tensor, variant: int, network: Network) -> Tensor:
+        return buffer[variant, self.lora.columns[network]]

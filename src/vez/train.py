@@ -1,0 +1,318 @@
+"""Training: one pass over the tape, top to bottom, for all variants that share a dataset and a batch size.
+
+A run's artifact holds ``lora.safetensors`` (kohya's layout), ``lora-<step>.safetensors`` where checkpoints were asked
+for, and ``events.jsonl``. A run that is killed goes on from its last state and ends in the same bits.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vez import __version__, checkpoint
+from vez.base import Base, cached_moments, computing_in
+from vez.config import Variant
+from vez.dataset import Dataset
+from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
+from vez.errors import ConfigError, TrainError
+from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
+from vez.interop import lora_metadata, save_kohya
+from vez.lora import LoraSet, LoraSpec, attach
+from vez.optim import AdamW, Rates
+from vez.store import artifact_id, find, making, write_atomic
+from vez.tape import Tape, learning_rate_factor, noise, record
+
+KIND = "run"
+VERSION = 1  # raised when the same settings would give another LoRA
+VALIDATED_ANYWAY = 4  # trained pictures in the validation of a dataset that holds none out
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One variant under way: its settings, the id of its artifact, the folder it writes into, and its log."""
+
+    name: str
+    variant: Variant
+    id: str
+    folder: Path
+    log: EventLog
+
+    def record(self, event: Event) -> Event:
+        self.log.append(event)
+        return event
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """All that one pass of several runs shares; ``moments`` (N, 8, h, w) and ``words`` are the training rows'."""
+
+    base: Base
+    dataset: Dataset
+    runs: Sequence[_Run]
+    lora: LoraSet
+    optimizer: AdamW
+    tape: Tape
+    steps: int
+    moments: Tensor
+    words: Words
+    validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
+
+
+def train(
+    base: Base,
+    dataset: Dataset,
+    variants: Mapping[str, Variant],
+    *,
+    seed: int,
+    steps: int,
+    into: Mapping[str, Path],
+    save_every: int | None = None,
+    validate_every: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    trigger: str = "",
+    cache: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Iterator[Event]:
+    """Teach one concept to several LoRAs at once; each ends with its own Done.
+
+    What is finished already is not trained again, what was cut goes on.
+
+    Args:
+        base: the frozen base; it is as it was when the generator ends, however it ends.
+        dataset: what they all learn from.
+        variants: by name; all of the same batch size.
+        seed: of the tape and of the LoRAs' first weights.
+        steps: optimizer steps of each.
+        into: each variant's run folder.
+        save_every: steps between LoRA files besides the last one.
+        validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
+        precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
+        trigger: the trigger word, for the file's header.
+        cache: folder for the latents of pictures seen before; None keeps none.
+        checkpoint_seconds: time between states to go on from; 0 makes one at every step.
+    Raises:
+        TrainError: a loss that is not finite (the last good weights are kept), or a dataset without pictures.
+        ConfigError: variants that cannot share a pass.
+        StoreError: a folder that cannot be written, or that another process writes.
+    """
+    if len({variant.batch for variant in variants.values()}) != 1 or variants.keys() != into.keys():
+        raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
+    length = {"seed": seed, "steps": steps, "save_every": save_every, "validate_every": validate_every}
+    parents = {"base": base.sha256, "dataset": dataset.id}
+    configs = {
+        name: {"name": name, "variant": v.model_dump() | {"alpha": v.scale_alpha}, **length, "precision": precision}
+        for name, v in variants.items()
+    }
+    ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
+    todo = [name for name in variants if find(into[name], ids[name]) is None]
+    if todo:
+        with ExitStack() as stack:
+            folders = {
+                n: stack.enter_context(
+                    making(into[n], kind=KIND, parents=parents, config=configs[n], version=VERSION)
+                ).path
+                for n in todo
+            }
+            start = checkpoint.latest(list(folders.values()))
+            stack.enter_context(computing_in(base, _DTYPES[precision]))
+            runs = [
+                _Run(f"{n}-{seed}", variants[n], ids[n], folders[n], stack.enter_context(_log(folders[n], start)))
+                for n in todo
+            ]
+            work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(validate_every), cache=cache)
+            stack.callback(work.lora.detach)
+            yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
+            if start:
+                checkpoint.restore(work.lora, work.optimizer, list(folders.values()), step=start)
+                yield Note(f"goes on after step {start}")
+            headers = [_header(work, run, seed=seed, trigger=trigger, precision=precision) for run in runs]
+            yield from _steps(work, start, headers, save_every, validate_every, checkpoint_seconds)
+            yield from _save(work, headers, name="lora", step=steps)
+            checkpoint.clear(list(folders.values()))
+    for name in variants:
+        yield Done(into[name], ids[name])
+
+
+def _log(folder: Path, start: int) -> EventLog:
+    """The run's events.jsonl, cut back to the step that the run goes on after."""
+    path = folder / "events.jsonl"
+    kept = [event for event in read(path) if getattr(event, "step", 0) <= start] if start and path.exists() else []
+    lines = [json.dumps(as_json(event), ensure_ascii=False) + "\n" for event in kept]
+    write_atomic(path, "".join(lines).encode())
+    return EventLog(path)
+
+
+def _prepare(
+    base: Base, dataset: Dataset, runs: Sequence[_Run], *, seed: int, steps: int, validate: bool, cache: Path | None
+) -> _Pass:
+    """Encode pictures and captions, write the tape, attach the LoRAs."""
+    tape = record(len(dataset.train), seed=seed, steps=steps, batch=runs[0].variant.batch, timesteps=len(base.schedule))
+    specs = [
+        LoraSpec(r.variant.rank, r.variant.scale_alpha, unet=r.variant.lr_unet > 0, text=r.variant.lr_text > 0)
+        for r in runs
+    ]
+    known = {
+        row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in dataset.rows
+    }
+    words = Words.of(base, [row.caption for row in dataset.train], frozen=not any(spec.text for spec in specs))
+    held_out = dataset.held_out if validate else ()
+    # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
+    # learned by heart.
+    count = min(len(dataset.train), len(held_out) or VALIDATED_ANYWAY) if validate else 0
+    seen = [dataset.train[i * len(dataset.train) // count] for i in range(count)]
+    return _Pass(
+        base,
+        dataset,
+        runs,
+        lora := attach(base, specs, seed=seed),
+        AdamW(lora),
+        tape,
+        steps,
+        torch.stack([known[row.sha256] for row in dataset.train]),
+        words,
+        {
+            "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
+            "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
+        },
+    )
+
+
+def _steps(
+    work: _Pass,
+    start: int,
+    headers: Sequence[dict[str, str]],
+    save_every: int | None,
+    validate_every: int | None,
+    checkpoint_seconds: float,
+) -> Iterator[Event]:
+    """The loop. A state is written after everything else of its step, so a resumed log has no gap and nothing twice."""
+    folders = [run.folder for run in work.runs]
+    if validate_every and not start:
+        yield from _validate(work, step=0)
+    saved_at = monotonic()
+    for step in range(start + 1, work.steps + 1):
+        yield from _step(work, step)
+        if validate_every and (step % validate_every == 0 or step == work.steps):
+            yield from _validate(work, step=step)
+        if save_every and step % save_every == 0 and step < work.steps:
+            yield from _save(work, headers, name=f"lora-{step:06d}", step=step)
+        if step < work.steps and monotonic() - saved_at >= checkpoint_seconds:
+            checkpoint.save(work.lora, work.optimizer, folders)
+            saved_at = monotonic()
+
+
+def _step(work: _Pass, step: int) -> Iterator[Event]:
+    """One optimizer step of every variant (1-based), from the tape's row to its events."""
+    began = perf_counter()
+    variants = [run.variant for run in work.runs]
+    batch = _batch(work, step)
+    weights = None
+    if any(variant.min_snr for variant in variants):
+        weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
+    losses = variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    norms = work.optimizer.norms()
+    _refuse_non_finite(work, losses.detach().cpu(), norms, step=step)
+    rates = []
+    for variant in variants:
+        factor = learning_rate_factor(step - 1, steps=work.steps, warmup=variant.warmup, schedule=variant.schedule)
+        unet, text = variant.lr_unet * factor, variant.lr_text * factor
+        rates.append(Rates(unet, text, weight_decay=variant.weight_decay, clip=variant.clip_grad))
+    work.optimizer.step(rates, norms)
+    seconds = perf_counter() - began
+    for run, loss, rate, norm in zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True):
+        yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
+
+
+def _batch(work: _Pass, step: int) -> Batch:
+    """The samples that the tape has for a step: latents drawn from the cached moments, noise, timesteps, captions."""
+    tape, row = work.tape, step - 1
+    device = work.moments.device
+    shape = (work.moments.shape[1] // 2, *work.moments.shape[2:])
+    fields = torch.from_numpy(np.stack([noise(int(s), shape) for s in tape.noise_seed[row]])).to(
+        device
+    )  # (B, 2, 4, h, w)
+    mean, deviation = work.moments[torch.from_numpy(tape.image[row]).to(device)].chunk(2, dim=1)
+    captions = np.concatenate(
+        [np.where(tape.drop[row] < run.variant.caption_dropout, -1, tape.image[row]) for run in work.runs]
+    )  # (V·B,), -1 is the empty caption
+    return work.words.batch(
+        torch.from_numpy(captions), mean + deviation * fields[:, 0], fields[:, 1], torch.from_numpy(tape.timestep[row])
+    )
+
+
+def _refuse_non_finite(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> None:
+    """Stop before a broken update: the weights are still the last good ones, and are kept."""
+    broken = [v for v in range(len(work.runs)) if not math.isfinite(losses[v] + norms[v])]
+    if not broken:
+        return
+    checkpoint.save(work.lora, work.optimizer, [run.folder for run in work.runs])
+    names = ", ".join(work.runs[v].name for v in broken)
+    raise TrainError(
+        f"the loss of {names} is not finite at step {step}; lower its learning rate. "
+        f"The weights after step {step - 1} are kept in {work.runs[broken[0]].folder}"
+    )
+
+
+def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
+    """Each variant's fixed-noise losses, on the held-out pictures and on trained ones."""
+    for split, pictures in work.validation.items():
+        if pictures:
+            bands = fixed_noise_losses(work.base, pictures, variants=len(work.runs))  # (V, bands)
+            for run, losses in zip(work.runs, bands, strict=True):
+                yield run.record(Validated(run.name, step, sum(losses) / len(losses), tuple(losses), split))
+
+
+def _save(work: _Pass, headers: Sequence[dict[str, str]], *, name: str, step: int) -> Iterator[Event]:
+    for v, (run, header) in enumerate(zip(work.runs, headers, strict=True)):
+        path = run.folder / f"{name}.safetensors"
+        save_kohya(path, work.lora.state(v), metadata=header | {"ss_steps": str(step)})
+        yield run.record(Saved(run.name, step, Path(path.name)))
+
+
+def _header(work: _Pass, run: _Run, *, seed: int, trigger: str, precision: str) -> dict[str, str]:
+    """What the LoRA file says of itself."""
+    variant = run.variant
+    settings = {
+        "learning_rate": variant.lr_unet,
+        "unet_lr": variant.lr_unet,
+        "text_encoder_lr": variant.lr_text,
+        "optimizer": f"vez.optim.AdamW(weight_decay={variant.weight_decay})",
+        "lr_scheduler": variant.schedule,
+        "lr_warmup_steps": variant.warmup,
+        "max_grad_norm": variant.clip_grad,
+        "min_snr_gamma": variant.min_snr,
+        "caption_dropout_rate": variant.caption_dropout,
+        "batch_size_per_device": variant.batch,
+        "total_batch_size": variant.batch,
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,
+        "max_train_steps": work.steps,
+        "mixed_precision": "no" if precision == "fp32" else precision,
+        "cache_latents": True,
+        "clip_skip": None,
+        "max_token_length": None,
+        "noise_offset": None,
+        "seed": seed,
+        "training_comment": f"vez {__version__}, run {run.id}, dataset {work.dataset.id}, base {work.base.sha256}",
+    }
+    return lora_metadata(
+        work.base,
+        title=run.name,
+        rank=variant.rank,
+        alpha=variant.scale_alpha,
+        trigger=trigger,
+        resolution=work.dataset.resolution,
+        captions=[row.caption for row in work.dataset.train],
+        session=run.id,
+        settings={key: str(value) for key, value in settings.items()},
+    )

@@ -1,0 +1,182 @@
+"""What tests share: a tiny random base of SD 1.x layout, a dataset on disk, one thread. The network is off."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from vez import base as bases
+from vez import dataset as datasets
+from vez.base import Base
+from vez.dataset import Dataset
+from vez.images.checks import pixels_sha256
+from vez.store import making
+
+torch.set_num_threads(1)
+
+SIZE = 64
+TRIGGER = "zolka"
+CAPTIONS = [
+    f"{TRIGGER}, a girl wearing {TRIGGER} in the snow",
+    f"{TRIGGER}, a woman wearing {TRIGGER} in a forest, green trees",
+    f"{TRIGGER}, a doll in {TRIGGER}, wood fence",
+    f"{TRIGGER}, a girl in {TRIGGER} standing on stairs",
+    f"{TRIGGER}, a mannequin wearing {TRIGGER}, plain background",
+    f"{TRIGGER}, a woman in {TRIGGER} sitting on a bench",
+    f"{TRIGGER}, a girl wearing {TRIGGER} at night, houses",
+    f"{TRIGGER}, the lower part of {TRIGGER}",
+]
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer of about 600 tokens, its merges learned from the captions."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learned = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    learned.pre_tokenizer = pre_tokenizers.Whitespace()
+    learned.train_from_iterator(
+        CAPTIONS, trainers.BpeTrainer(vocab_size=200, end_of_word_suffix="</w>", show_progress=False)
+    )
+    merges = [tuple(merge) for merge in json.loads(learned.to_str())["model"]["merges"]]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += [word for a, b in merges if (word := a + b) not in words]
+    words = [*dict.fromkeys(words), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def make_base(folder: Path, *, prediction_type: str = "epsilon", linear_projection: bool = False) -> Path:
+    """A random base in diffusers' layout: 64-pixel pictures, 8×8 latents, two levels; a step takes milliseconds."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=linear_projection,
+    )
+    unet.save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=SIZE,
+    ).save_pretrained(folder / "vae")
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            bos_token_id=end - 1,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    ).save_pretrained(folder / "text_encoder")
+    DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
+    ).save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def make_dataset(folder: Path, *, pictures: int = 8, held_out: int = 2) -> Dataset:
+    """A finished dataset of coloured noise at 64×64, the last ones held out."""
+    dice = np.random.default_rng(7)
+    config = {"resolution": SIZE, "pictures": pictures}
+    with making(folder, kind=datasets.KIND, parents={}, config=config, version=datasets.VERSION) as made:
+        (made.path / "images").mkdir(exist_ok=True)
+        rows = []
+        for i in range(pictures):
+            coarse = dice.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+            image.save(made.path / "images" / f"{i:02d}.png")
+            rows.append(
+                {
+                    "file": f"images/{i:02d}.png",
+                    "sha256": pixels_sha256(image),
+                    "source": f"{i:02d}.jpg",
+                    "source_sha256": f"{i:064x}",
+                    "machine": None,
+                    "caption": CAPTIONS[i % len(CAPTIONS)],
+                    "hand": True,
+                    "split": "held_out" if i >= pictures - held_out else "train",
+                }
+            )
+        for name, lines in (("rows", rows), ("findings", []), ("dropped", [])):
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (made.path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return datasets.load(folder)
+
+
+@pytest.fixture(scope="session")
+def random_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random base of SD 1.x layout on disk; not to be changed."""
+    return make_base(tmp_path_factory.mktemp("bases") / "random")
+
+
+@pytest.fixture(scope="session")
+def _loaded_random_base(random_base_folder: Path) -> Base:
+    return bases.load(str(random_base_folder))
+
+
+@pytest.fixture
+def random_base(_loaded_random_base: Base) -> Iterator[Base]:
+    """The same, loaded; a test must leave its weights and modules as they were."""
+    base = _loaded_random_base
+    before = fingerprint(base)
+    yield base
+    assert fingerprint(base) == before, "the test changed the shared base"
+
+
+def fingerprint(base: Base) -> dict[str, float]:
+    """One number per weight of U-Net and text encoder; it tells a changed, missing or renamed one."""
+    networks = {"unet": base.unet, "text": base.text_encoder}
+    return {
+        f"{name}.{key}": float(value.double().abs().sum())
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six pictures to train on and two held out, 64×64."""
+    return make_dataset(tmp_path_factory.mktemp("datasets") / "tiny")
