@@ -40,12 +40,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Validated:
-    """Fixed-noise loss on the held-out pictures; ``bands`` are the losses per band of timesteps, low noise first."""
+    """Fixed-noise loss; ``bands`` are the losses per band of timesteps, low noise first.
+
+    ``split`` says on which pictures: "held_out", or "train" (as many of those trained on, for the gap between the two).
+    """
 
     run: str
     step: int
     loss: float
     bands: tuple[float, ...] = ()
+    split: str = "held_out"
 
 
 @dataclass(frozen=True)
