@@ -55,7 +55,7 @@ class Trainer:
         for prefix, factor in (scale or {"": 1.0}).items():
             members = [p for k, p in self.named.items() if k.startswith(prefix)]
             groups.append({"params": members, "lr": plan.lr * factor, "factor": factor})
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True)
         self.average = {k: p.detach().clone() for k, p in self.named.items()}
         self.step, self.seconds = 0, 0.0
         if self.file.is_file():
