@@ -1,0 +1,231 @@
+"""A study from its file to its report: build → train → sample → score → report.
+
+Each stage is a function of (config, name) that makes artifacts and yields events; `run` is all of them in order. What
+exists is not made again, what was cut goes on: every stage asks the store by id, so a change in vez.toml remakes
+what depends on it and nothing else.
+"""
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from vez import demo
+from vez import plan as planning
+from vez.config import Config
+from vez.dataset import build, read_sources
+from vez.dataset import load as load_dataset
+from vez.errors import ConfigError, StoreError
+from vez.events import Done, Event, Step
+from vez.plan import Plan, named
+from vez.report.arms import BASE, arms_of, efforts_of
+from vez.report.build import METRICS
+from vez.report.build import report as write_page
+from vez.report.evidence import LORA_FILE, gather
+from vez.report.verdict import judge
+from vez.store import write_atomic
+
+# What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
+if TYPE_CHECKING:
+    from vez.base import Base
+
+__all__ = [
+    "build_datasets",
+    "draw_samples",
+    "folder_of",
+    "named",
+    "plan",
+    "run",
+    "score_samples",
+    "train_runs",
+    "verdict",
+    "write_report",
+]
+
+STEPS_FOR_A_RATE = 5  # a rate from fewer steps than this would mostly be the first one's, which also warms up
+
+
+def folder_of(config: Config, name: str) -> Path:
+    """Where a study's runs, samples, scores and report lie."""
+    return config.root / "studies" / name
+
+
+def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
+    """What the study will do, without doing it. Raises ConfigError where its pictures or its base cannot be found."""
+    datasets = {variant.dataset for variant in config.study[name].variant.values()}
+    rates = _rates(config)
+    return planning.plan(
+        config,
+        name,
+        pictures={dataset: _training_pictures(config, dataset) for dataset in sorted(datasets)},
+        cost=planning.cost_of(_base_folder(config)),
+        rates=rates,
+        device=_device_kind(device) if rates or device != "auto" else "",
+    )
+
+
+def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
+    """The whole study; the last event is Done with its report. Raises what its stages raise."""
+    base = _load_base(config, device)
+    datasets = yield from build_datasets(config, _datasets_of(config, name))
+    yield from train_runs(config, name, base=base, datasets=datasets)
+    yield from draw_samples(config, name, base=base)
+    yield from score_samples(config, name, datasets=datasets)
+    yield write_report(config, name)
+
+
+def build_datasets(config: Config, names: Sequence[str] | None = None) -> Generator[Event, None, dict[str, Path]]:
+    """Check, crop, caption and freeze datasets, all of the file's if none is named; returns their folders by name."""
+    folders: dict[str, Path] = {}
+    for name in list(config.dataset) if names is None else names:
+        for event in build(config, name):
+            if isinstance(event, Done):
+                folders[name] = event.artifact_path
+            yield event
+    return folders
+
+
+def train_runs(
+    config: Config,
+    name: str,
+    *,
+    device: str = "auto",
+    base: "Base | None" = None,
+    datasets: Mapping[str, Path] | None = None,
+) -> Iterator[Event]:
+    """Train every variant with every seed: variants of one dataset and batch side by side, a pass per seed."""
+    from vez.train import train
+
+    study = config.study[name]
+    if datasets is None:
+        datasets = yield from build_datasets(config, _datasets_of(config, name))
+    base = base or _load_base(config, device)
+    for (dataset, batch), variants in planning.groups(study).items():
+        frozen = load_dataset(datasets[dataset])
+        for seed in study.seeds:
+            steps: list[Step] = []
+            for event in train(
+                base,
+                frozen,
+                {variant: study.variant[variant] for variant in variants},
+                seed=seed,
+                steps=study.steps_of(study.variant[variants[0]], len(frozen.train)),
+                into={variant: _run_folder(config, name, variant, seed) for variant in variants},
+                save_every=study.save_every,
+                validate_every=study.validate_every,
+                trigger=config.project.trigger,
+                cache=config.root / ".vez" / "latents",
+            ):
+                if isinstance(event, Step):
+                    steps.append(event)
+                yield event
+            side = len({step.run for step in steps})  # fewer than the group where some were finished before
+            key = planning.rate_key(config, dataset, batch=batch, variants=side, device=base.device.type)
+            _record_rate(config, key, [step.seconds for step in steps])
+
+
+def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:
+    """Draw every prompt with every run's LoRA and without any. Raises StoreError where a run is not finished."""
+    from vez.sample import sample
+
+    study = config.study[name]
+    yield from sample(
+        base or _load_base(config, device),
+        _arms(config, name),
+        study.prompts,
+        sampling=study.sampling,
+        into=folder_of(config, name) / "samples",
+        project=config.project,
+    )
+
+
+def score_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:
+    """Measure the samples and compare the arms."""
+    raise NotImplementedError
+
+
+def write_report(config: Config, name: str) -> Done:
+    """Write studies/<name>/report.html from what lies on disk; Done names the page and the id of what it is about."""
+    folder = folder_of(config, name)
+    page = write_page(folder, folder / "report.html")
+    evidence = gather(folder)
+    newest = evidence.scores.artifact if evidence.scores else evidence.samples
+    return Done(page, newest.id if newest else "")
+
+
+def verdict(config: Config, name: str) -> str:
+    """The report's one sentence: which LoRA to use, or why none can be named."""
+    evidence = gather(folder_of(config, name))
+    return judge(evidence.scores, efforts_of(arms_of(evidence)), metrics=METRICS).headline
+
+
+def _datasets_of(config: Config, name: str) -> list[str]:
+    return list(dict.fromkeys(variant.dataset for variant in config.study[name].variant.values()))
+
+
+def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
+    return folder_of(config, name) / "runs" / f"{variant}-{seed}"
+
+
+def _arms(config: Config, name: str) -> dict[str, Path | None]:
+    """Arm → LoRA file. An arm is called after its variant; where there are several training seeds, after its run."""
+    study = config.study[name]
+    arms: dict[str, Path | None] = {}
+    for variant in study.variant:
+        for seed in study.seeds:
+            file = _run_folder(config, name, variant, seed) / LORA_FILE
+            if not file.is_file():
+                raise StoreError(f"the run {variant}-{seed} is not finished; go on with: vez train {name}")
+            arms[variant if len(study.seeds) == 1 else f"{variant}-{seed}"] = file
+    arms[BASE] = None
+    return arms
+
+
+def _training_pictures(config: Config, dataset: str) -> int:
+    """Pictures to train on at most: what lies in the folder, less the held-out ones, before anything is checked."""
+    recipe = config.dataset[dataset]
+    found = len(read_sources(config.root / recipe.images))
+    if found <= recipe.held_out:
+        raise ConfigError(
+            f"{recipe.images} holds {found} pictures, and [dataset.{dataset}] keeps held_out = {recipe.held_out} of "
+            "them from training; add pictures, or lower held_out"
+        )
+    return found - recipe.held_out
+
+
+def _load_base(config: Config, device: str) -> "Base":
+    from vez.base import load
+    from vez.device import choose
+
+    folder = config.root / config.project.base  # a path in vez.toml is relative to it
+    return load(str(folder) if folder.is_dir() else config.project.base, device=choose(device))
+
+
+def _device_kind(device: str) -> str:
+    from vez.device import choose
+
+    return choose(device).type
+
+
+def _base_folder(config: Config) -> Path | None:
+    """Where the base's configuration lies, if it is on this machine without asking the network."""
+    if config.project.base == "tiny":
+        return Path(demo.__file__).parent / "base"
+    folder = config.root / config.project.base
+    return folder if folder.is_dir() else None
+
+
+def _rates(config: Config) -> dict[str, float]:
+    try:
+        rates = json.loads((config.root / ".vez" / "rates.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}  # no run yet, or a torn file: a rate is a convenience and is measured again
+    return {str(key): float(value) for key, value in rates.items()} if isinstance(rates, dict) else {}
+
+
+def _record_rate(config: Config, key: str, seconds: Sequence[float]) -> None:
+    """Keep the median seconds per step, for the next plan."""
+    if len(seconds) >= STEPS_FOR_A_RATE:
+        rates: Mapping[str, float] = _rates(config) | {key: median(seconds)}
+        write_atomic(config.root / ".vez" / "rates.json", json.dumps(rates, indent=1, sort_keys=True).encode())

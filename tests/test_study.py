@@ -1,0 +1,173 @@
+"""A whole study on a base of a few layers: every stage by the functions that the command line calls."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vez import config, study
+from vez.config import Config
+from vez.errors import ConfigError, DataError, StoreError
+from vez.events import Done, Event, Sampled, Step
+from vez.interop import load_kohya
+from vez.store import open_artifact
+
+TOML = """
+[project]
+base = "base"
+trigger = "zolka"
+noun = "costume"
+describes = "folk costume"
+
+[dataset.v1]
+images = "images"
+captions = "captions"
+held_out = 2
+resolution = 64
+
+[study.small]
+steps = 2
+seeds = [0]
+validate_every = 2
+
+[study.small.variant]
+low = { dataset = "v1", batch = 2, rank = 2 }
+high = { dataset = "v1", batch = 2, rank = 4, alpha = 2 }
+one = { dataset = "v1", batch = 1, rank = 2, lr_text = 0 }
+
+[study.small.sampling]
+steps = 2
+seeds = 1
+batch = 4
+
+[[study.small.prompts]]
+id = "snow-trigger"
+group = "snow"
+text = "a girl wearing {trigger} in the snow"
+context = "in the snow"
+
+[[study.small.prompts]]
+id = "snow-class"
+group = "snow"
+role = "class"
+text = "a girl wearing {describes} in the snow"
+context = "in the snow"
+"""
+
+
+def make_project(folder: Path, base: Path) -> Config:
+    """A project of eight pictures, all captioned by hand, on a base inside its folder."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "captions").mkdir()
+    (folder / "base").symlink_to(base, target_is_directory=True)
+    dice = np.random.default_rng(0)
+    for i in range(8):
+        coarse = Image.fromarray(dice.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize((80, 96), Image.Resampling.NEAREST).save(folder / "images" / f"{i}.png")
+        (folder / "captions" / f"{i}.txt").write_text(f"zolka, a girl wearing zolka, number {i}", encoding="utf-8")
+    (folder / "vez.toml").write_text(TOML, encoding="utf-8")
+    return config.load(folder / "vez.toml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, random_base_folder: Path) -> Config:
+    return make_project(tmp_path_factory.mktemp("project"), random_base_folder)
+
+
+@pytest.fixture(scope="module")
+def trained(project: Config) -> list[Event]:
+    return list(study.train_runs(project, "small", device="cpu"))
+
+
+def steps_of(events: list[Event]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Step):
+            found[event.run] = found.get(event.run, 0) + 1
+    return found
+
+
+def test_the_plan_knows_sizes_before_anything_is_made(project: Config) -> None:
+    made = study.plan(project, "small")
+    assert [one.variants for one in made.passes] == [("low", "high"), ("one",)]
+    assert [one.pictures for one in made.passes] == [6, 6]
+    assert made.images == 4 * 2
+    assert not made.assumed
+
+
+def test_every_variant_is_trained_and_its_file_has_the_planned_size(project: Config, trained: list[Event]) -> None:
+    assert steps_of(trained) == {"low-0": 2, "high-0": 2, "one-0": 2}
+    planned = study.plan(project, "small").file_bytes
+    for variant, size in planned.items():
+        folder = study.folder_of(project, "small") / "runs" / f"{variant}-0"
+        artifact = open_artifact(folder)
+        assert set(artifact.parents) == {"base", "dataset"}
+        state, _ = load_kohya(folder / "lora.safetensors")
+        assert sum(2 * (w.down.numel() + w.up.numel()) for w in state.values()) == size
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_second_time_trains_nothing(project: Config) -> None:
+    again = list(study.train_runs(project, "small", device="cpu"))
+    assert steps_of(again) == {}
+    assert sum(isinstance(event, Done) for event in again) == 4, "the dataset and three runs"
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_new_variant_trains_alone(project: Config) -> None:
+    text = TOML.replace(
+        "[study.small.sampling]", 'more = { dataset = "v1", batch = 2, rank = 3 }\n[study.small.sampling]'
+    )
+    (project.root / "more.toml").write_text(text, encoding="utf-8")
+    more = config.load(project.root / "more.toml")
+    assert steps_of(list(study.train_runs(more, "small", device="cpu"))) == {"more-0": 2}
+
+
+@pytest.mark.usefixtures("trained")
+def test_samples_come_from_every_arm_and_the_report_shows_them(project: Config) -> None:
+    events = list(study.draw_samples(project, "small", device="cpu"))
+    drawn = [event for event in events if isinstance(event, Sampled)]
+    assert {event.arm for event in drawn} == {"low", "high", "one", "base"}
+    assert len(drawn) == study.plan(project, "small").images
+    done = study.write_report(project, "small")
+    page = done.artifact_path.read_text(encoding="utf-8")
+    assert "zolka" in page
+    assert study.verdict(project, "small")
+
+
+def test_sampling_before_training_says_what_to_do(tmp_path: Path, random_base_folder: Path) -> None:
+    project = make_project(tmp_path, random_base_folder)
+    with pytest.raises(StoreError, match="vez train small"):
+        list(study.draw_samples(project, "small", device="cpu"))
+
+
+def test_a_rate_is_kept_for_the_next_plan(project: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "STEPS_FOR_A_RATE", 2)
+    text = (
+        TOML.replace("[study.small", "[study.rated")
+        .replace("[[study.small", "[[study.rated")
+        .replace("steps = 2", "steps = 3", 1)
+    )
+    (project.root / "rated.toml").write_text(text, encoding="utf-8")
+    rated = config.load(project.root / "rated.toml")
+    assert study.plan(rated, "rated", device="cpu").seconds is None
+    list(study.train_runs(rated, "rated", device="cpu"))
+    known = study.plan(rated, "rated", device="cpu").seconds
+    assert known is not None and known > 0
+    assert len(json.loads((project.root / ".vez" / "rates.json").read_bytes())) == 2
+
+
+def test_mistakes_are_found_before_the_work(tmp_path: Path, random_base_folder: Path) -> None:
+    project = make_project(tmp_path, random_base_folder)
+    with pytest.raises(ConfigError, match="v9"):
+        list(study.build_datasets(project, ["v9"]))
+    for picture in list((project.root / "images").iterdir())[2:]:
+        picture.unlink()
+    with pytest.raises(ConfigError, match="held_out"):
+        study.plan(project, "small")
+    for picture in (project.root / "images").iterdir():
+        picture.unlink()
+    with pytest.raises(DataError, match="no pictures"):
+        study.plan(project, "small")
