@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 _HASH: Final = 16  # dHash has _HASH² bits
 _THUMB: Final = 24  # side of the thumbnail that confirms a near-duplicate
 _TILES: Final = 4  # sharpness is looked for in _TILES² parts of the picture
-_BOX: Final = 9  # width of the blur that a sharp picture suffers from, at _SHARP_SIDE
+_BOX: Final = 9  # width in pixels of the blur that a sharp picture suffers from
+_VARIATION: Final = 0.008  # least mean step between neighbours, as a share of the contrast, for a tile to say anything
 # Least correlation of two thumbnails for a near-duplicate: pictures with flat backgrounds share hash bits by chance.
 _SAME_LOOK: Final = 0.98
 
@@ -66,6 +67,7 @@ class Finding:
 def measure(file: str, image: Image.Image, *, resolution: int) -> Picture:
     """What the checks need to know of a decoded RGB picture, to be trained on at ``resolution`` pixels."""
     grey = _training_view(image, resolution)
+    small = image.reduce(max(1, min(image.size) // 256))  # the hashes need no more, and photographs are large
     return Picture(
         file=file,
         width=image.width,
@@ -74,9 +76,9 @@ def measure(file: str, image: Image.Image, *, resolution: int) -> Picture:
         blur=_blur(grey),
         darkest=float(np.quantile(grey, 0.02)),
         brightest=float(np.quantile(grey, 0.98)),
-        bits=_dhash(image),
-        mirrored_bits=_dhash(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
-        thumb=image.resize((_THUMB, _THUMB), Image.Resampling.BOX).tobytes(),
+        bits=_dhash(small),
+        mirrored_bits=_dhash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        thumb=small.resize((_THUMB, _THUMB), Image.Resampling.BOX).tobytes(),
     )
 
 
@@ -162,6 +164,8 @@ def _blur(grey: Array) -> float:
     any, 1.
     """
     worst = []
+    # relative to the picture's own contrast: a dark picture is dark, not blurred
+    least = _VARIATION * max(float(np.ptp(np.quantile(grey, (0.02, 0.98)))), 16 / 255)
     lost, had = [], []
     for axis in (0, 1):
         again = ndimage.uniform_filter1d(grey, _BOX, axis=axis)
@@ -171,7 +175,7 @@ def _blur(grey: Array) -> float:
     for rows in np.array_split(np.arange(grey.shape[0] - 1), _TILES):
         for columns in np.array_split(np.arange(grey.shape[1] - 1), _TILES):
             tile = np.ix_(rows, columns)
-            if min(len(rows), len(columns)) == 0 or min(h[tile].mean() for h in had) < 2 / 255:
+            if min(len(rows), len(columns)) == 0 or min(h[tile].mean() for h in had) < least:
                 continue
             worst.append(max(1 - lo[tile].sum() / h[tile].sum() for lo, h in zip(lost, had, strict=True)))
     return float(np.quantile(worst, 0.25)) if worst else 1.0

@@ -18,7 +18,7 @@ from vez.errors import DataError
 
 MAX_PIXELS: Final = 120_000_000  # a medium-format photograph has 102 million
 # What is read, by Pillow's names; a list, so that a file cannot reach a rarely tested decoder by its content.
-_FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # What Pillow's decoders raise on broken files.
 _BROKEN: Final = (
     OSError,
