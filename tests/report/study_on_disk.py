@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from vez.events import EventLog, Note, Step, Validated
-from vez.metrics import stats
+from vez.metrics.definitions import METRICS
+from vez.metrics.summary import summarise
 from vez.store import making
 
 TRIGGER, DESCRIBES = "nosnjaoutfit", "traditional Serbian folk costume"
@@ -77,7 +78,7 @@ def build(root: Path, *, size: int = 192, pictures: int = 14, steps: int = 240) 
     study = root / "studies" / "thesis"
     datasets = {name: _dataset(root, name, pictures=pictures, size=size) for name in ("v1", "v2")}
     runs = {name: _run(study, name, datasets, steps=steps) for name in VARIANTS if name != "v3"}
-    _failed_run(study, datasets)
+    _failed_run(study, datasets, steps=steps)
     samples = _samples(study, runs, size=size)
     _scores(study, samples, datasets)
     return study
@@ -88,7 +89,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _dataset(root: Path, name: str, *, pictures: int, size: int) -> str:
-    words = {"trigger": TRIGGER, "noun": "folk costume", "describes": DESCRIBES, "resolution": size, "name": name}
+    project = {"trigger": TRIGGER, "noun": "folk costume", "describes": DESCRIBES}
+    words = {"project": project, "resolution": size, "hand": {"trigger": "a caption file of this name"}, "name": name}
     with making(root / ".vez" / "datasets" / f"{name}-x", kind="dataset", parents={}, config=words, version=1) as m:
         (m.path / "images").mkdir()
         rows = []
@@ -109,7 +111,7 @@ def _dataset(root: Path, name: str, *, pictures: int, size: int) -> str:
                     "sha256": "0" * 64,
                     "source": f"web/{i:02d}.jpg",
                     "source_sha256": "1" * 64,
-                    "machine": machine,
+                    "machine": None if hand else machine,
                     "caption": caption,
                     "hand": hand,
                     "split": split,
@@ -158,7 +160,7 @@ def _events(log: EventLog, name: str, *, of: int, until: int, batch: int) -> Non
 def _run(study: Path, name: str, datasets: Mapping[str, str], *, steps: int) -> str:
     setting = VARIANTS[name]
     of = steps * 8 // int(str(setting["batch"]))
-    config = {"variant": {**setting, "lr_unet": 1e-4, "lr_text": 5e-5}, "steps": of, "seed": 0}
+    config = {"name": name, "variant": {**setting, "lr_unet": 1e-4, "lr_text": 5e-5}, "steps": of, "seed": 0}
     parents = {"base": "b" * 64, "dataset": datasets[str(setting["dataset"])]}
     with making(study / "runs" / f"{name}-0", kind="run", parents=parents, config=config, version=1) as m:
         (m.path / "lora.safetensors").write_bytes(
@@ -169,12 +171,12 @@ def _run(study: Path, name: str, datasets: Mapping[str, str], *, steps: int) -> 
         return m.id
 
 
-def _failed_run(study: Path, datasets: Mapping[str, str]) -> None:
+def _failed_run(study: Path, datasets: Mapping[str, str], *, steps: int) -> None:
     parents = {"dataset": datasets["v2"]}
     try:
         with making(study / "runs" / "v3-0", kind="run", parents=parents, config=VARIANTS["v3"], version=1) as m:
             with EventLog(m.path / "events.jsonl") as log:
-                _events(log, "v3-0", of=240, until=101, batch=8)
+                _events(log, "v3-0", of=steps, until=17, batch=8)
                 log.append(Note("v3: the loss is no longer finite; lower lr_unet"))
             raise RuntimeError("v3 diverged")
     except RuntimeError:
@@ -183,7 +185,7 @@ def _failed_run(study: Path, datasets: Mapping[str, str]) -> None:
 
 def _samples(study: Path, runs: Mapping[str, str], *, size: int) -> str:
     arms = ["base", *runs]
-    config = {"base": "tiny", "sampling": {"steps": 20, "cfg": 7.5, "solver": "dpm++2m", "seeds": SEEDS}}
+    config = {"trained_on": "tiny", "sampling": {"steps": 20, "cfg": 7.5, "solver": "dpm++2m", "seeds": SEEDS}}
     with making(study / "samples", kind="samples", parents=runs, config=config, version=1) as m:
         rows = []
         for arm in arms:
@@ -211,63 +213,44 @@ def _samples(study: Path, runs: Mapping[str, str], *, size: int) -> str:
 
 
 def _scores(study: Path, samples: str, datasets: Mapping[str, str]) -> None:
-    metrics = {
-        "T0": "2.5 · max(cos(image, “A photo depicts ” + the prompt as it was drawn), 0), CLIP.",
-        "T1": "As T0, the trigger word replaced by the describing words.",
-        "T2": "As T0, only what the prompt asks for besides the concept.",
-    }
-    means = {"T0": (0.59, 0.02), "T1": (0.60, 0.09), "T2": (0.62, -0.012)}
-    arms = [*(name for name in LEARNED if name != "base"), "base"]
+    # metric → no LoRA's mean, and what a LoRA that learned everything adds; drift has no value for no LoRA
+    means = {"T0": (0.59, 0.02), "T1": (0.60, 0.09), "T2": (0.62, -0.012), "leak": (0.0, 0.02), "drift": (0.1, 0.2)}
     dice = random.Random(5)
-    values: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
-    for metric in metrics:
-        at, gain = means[metric]
+    values: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
+    for metric, (at, gain) in means.items():
         hard = {prompt: dice.gauss(0, 0.05) for prompt, *_ in PROMPTS}
-        for arm in arms:
-            values[arm, metric] = {
+        values[metric] = {
+            arm: {
                 (prompt, seed): at + gain * LEARNED[arm] + hard[prompt] + dice.gauss(0, 0.02)
                 for prompt, *_ in PROMPTS
                 for seed in range(SEEDS)
             }
+            for arm in LEARNED
+            if metric != "drift" or arm != "base"
+        }
+    better_high = {metric.name: metric.higher_is_better for metric in METRICS}
     summary = {
-        "metrics": {name: {"definition": text, "higher_is_better": True} for name, text in metrics.items()},
-        "arms": {arm: {metric: _score(values[arm, metric]) for metric in metrics} for arm in arms},
-        "against_base": _compared(values, metrics, [(arm, "base") for arm in arms if arm != "base"]),
-        "pairs": {},
-    }
-    with making(
-        study / "scores", kind="scores", parents={"samples": samples, "dataset": datasets["v2"]}, config={}, version=1
-    ) as m:
+        "metrics": {
+            metric.name: {"definition": metric.definition, "higher_is_better": metric.higher_is_better}
+            for metric in METRICS
+            if metric.name in means
+        },
+        "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in means},
+        **summarise(values, better_high=better_high, base="base"),
+        "reference": {"held_out": 4, "real_likeness": None, "likeness_span": None, "trigger_cost": -0.031,
+                      "training_alike": {"v2": 0.912}},
+        "clip": {"name": "clip", "sha256": "c" * 64, "published": False},
+    }  # fmt: skip
+    parents = {"samples": samples, "dataset:v2": datasets["v2"]}
+    with making(study / "scores", kind="scores", parents=parents, config={"clip": "c" * 64}, version=1) as m:
         rows = [
             {"arm": arm, "prompt": prompt, "seed": seed, "metric": metric, "value": value}
-            for (arm, metric), of in values.items()
+            for metric, of_arm in values.items()
+            for arm, of in of_arm.items()
             for (prompt, seed), value in of.items()
         ]
         write_rows(m.path / "scores.jsonl", rows)
         (m.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-
-
-def _score(values: Mapping[tuple[str, int], float]) -> dict[str, Any]:
-    spread = stats.t_interval(list(stats.prompt_means(values).values()))
-    return {"mean": spread.mean, "low": spread.low, "high": spread.high, "n_prompts": spread.n, "n_images": len(values)}
-
-
-def _compared(values: Any, metrics: Iterable[str], pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    table: dict[str, Any] = {first: {} for first, _ in pairs}
-    for metric in metrics:
-        found = [stats.compare(values[a, metric], values[b, metric]) for a, b in pairs]
-        adjusted = stats.holm([c.p for c in found])
-        for (first, _), c, p_holm in zip(pairs, found, adjusted, strict=True):
-            table[first][metric] = {
-                "diff": c.diff,
-                "low": c.low,
-                "high": c.high,
-                "p": c.p,
-                "p_holm": p_holm,
-                "mde": stats.smallest_detectable(c.sd, c.n_prompts),
-                "verdict": stats.verdict(c.diff, p_holm, higher_is_better=True),
-            }
-    return table
 
 
 def tear(study: Path) -> None:

@@ -28,6 +28,12 @@ METRICS = Metrics(
         "T0": "the literal prompt (T0)",
         "T1": "the describing words (T1)",
         "T2": "the rest of the prompt (T2)",
+        "trigger_effect": "what the trigger word does",
+        "leak": "the concept where nobody asked for it",
+        "unrelated": "unrelated prompts",
+        "drift": "how far unrelated pictures moved",
+        "nearest_training": "nearest training picture",
+        "copying": "training pictures over held-out ones",
     },
 )
 EXPECTED = ("T0", "T1", "T2", "similarity")
@@ -47,6 +53,12 @@ def report(study_dir: Path, to: Path, *, picture_budget: int = PICTURE_BUDGET) -
     """
     write_atomic(to, page(gather(study_dir), picture_budget=picture_budget).encode("utf-8"))
     return to
+
+
+def headline(study_dir: Path) -> str:
+    """The verdict on a study in one line, from what lies on disk. Raises StoreError as `report` does."""
+    evidence = gather(study_dir)
+    return judge(evidence.scores, efforts_of(arms_of(evidence)), metrics=METRICS).sentence
 
 
 def page(evidence: Evidence, *, picture_budget: int = PICTURE_BUDGET) -> str:
@@ -90,7 +102,7 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
     return {
         "vez_version": vez.__version__,
         "study": evidence.study,
-        "words": view.words_of(evidence, ("trigger", "noun", "describes", "base")),
+        "words": view.words_of(evidence),
         "band": Markup(motif.band()),
         "verdict": verdict,
         "warning": evidence.scores and disagreement(evidence.scores, with_lora, metrics=METRICS),
@@ -100,6 +112,9 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "grids": grids,
         "tests": tests,
         "metrics": figures.metric_parts(evidence.scores, arms, metrics=METRICS, expected=EXPECTED, chosen=verdict.use),
+        "main": EXPECTED,
+        "clip": evidence.scores and evidence.scores.clip,
+        "reference": figures.reference_lines(evidence.scores),
         "training": figures.training_chart(
             evidence.runs, chosen_run=chosen_run, title="Training loss of each run, smoothed"
         ),

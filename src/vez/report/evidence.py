@@ -6,7 +6,7 @@ Every row of a .jsonl file passes through a model that knows its fields; fields 
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -80,12 +80,30 @@ class Difference(Row):
     verdict: str
 
 
+class Clip(Row):
+    """Who looked at the pictures; `published` says whether it is the CLIP that CLIPscore was defined with."""
+
+    name: str
+    sha256: str
+    published: bool
+
+
+class Reference(Row):
+    """What the scores are read against, all from real pictures (`vez.metrics.scores`); None: not measured."""
+
+    held_out: int = 0
+    real_likeness: float | None = None
+    likeness_span: float | None = None
+    trigger_cost: float | None = None
+    training_alike: dict[str, float] = {}
+
+
 class DatasetRow(Row):
     """One picture of a dataset and its caption."""
 
     file: str
     caption: str
-    machine: str = ""
+    machine: str | None = None
     hand: bool = False
     split: str = "train"
     source: str = ""
@@ -135,7 +153,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """scores/: `arms` and `against_base` are arm → metric → …; `pairs` (arm, arm) → metric → first minus second."""
+    """scores/: `arms` and `against_base` are arm → metric → …; `pairs` (arm, arm) → metric → first minus second.
+
+    `not_measured` says of a metric what it would have needed.
+    """
 
     artifact: Artifact
     metrics: dict[str, Metric]
@@ -143,6 +164,9 @@ class Scores:
     against_base: dict[str, dict[str, Difference]]
     pairs: dict[tuple[str, str], dict[str, Difference]]
     rows: tuple[ScoreRow, ...]
+    not_measured: dict[str, str] = field(default_factory=dict)
+    reference: Reference | None = None
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +222,8 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
 def read_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:
     """The rows of a .jsonl file. Raises StoreError naming the line that is not such a row."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a caption may hold other characters that Python takes for the end of a line.
+        lines = [line for line in path.read_bytes().decode("utf-8").split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read {path}: {error}; make the artifact again") from error
     for number, line in enumerate(lines, start=1):
@@ -261,7 +286,7 @@ def _read_run(folder: Path) -> Run:
         if isinstance(event, events.Step):
             steps[event.step] = event  # a step redone after an interruption stands once: as it counted
             seconds, of = seconds + event.seconds, event.of
-        elif isinstance(event, events.Validated):
+        elif isinstance(event, events.Validated) and event.split == "held_out":
             held_out[event.step] = event.loss
         elif isinstance(event, events.Note):
             last_words = event.text
@@ -315,25 +340,28 @@ def _read_dataset(artifact: Artifact) -> Data:
 
 def _read_scores(artifact: Artifact) -> Scores:
     path = artifact.path / "summary.json"
+    rows = tuple(read_rows(artifact.path / "scores.jsonl", ScoreRow))
     try:
         summary = json.loads(path.read_bytes())
+        reference, clip = summary.get("reference"), summary.get("clip")
         return Scores(
-            artifact,
-            {name: Metric.model_validate(row) for name, row in summary["metrics"].items()},
-            _table(summary["arms"], Score),
-            _table(summary.get("against_base", {}), Difference),
-            {pair: row for pair, row in _pairs(summary.get("pairs", {}))},
-            tuple(read_rows(artifact.path / "scores.jsonl", ScoreRow)),
+            artifact=artifact,
+            metrics={name: Metric.model_validate(row) for name, row in summary["metrics"].items()},
+            arms=_table(summary["arms"], Score),
+            against_base=_table(summary.get("against_base", {}), Difference),
+            pairs={
+                (first, second): differences
+                for first, of in summary.get("pairs", {}).items()
+                for second, differences in _table(of, Difference).items()
+            },
+            rows=rows,
+            not_measured={name: str(needs) for name, needs in summary.get("not_measured", {}).items()},
+            reference=None if reference is None else Reference.model_validate(reference),
+            clip=None if clip is None else Clip.model_validate(clip),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path} is not a summary of scores ({error}); delete {artifact.path} and score again"
-        ) from error
+        raise StoreError(f"{path} is not a summary of scores ({error}); delete {artifact.path}, score again") from error
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], kind: type[RowType]) -> dict[str, dict[str, RowType]]:
     return {arm: {name: kind.model_validate(row) for name, row in of.items()} for arm, of in rows.items()}
-
-
-def _pairs(rows: Any) -> Iterator[tuple[tuple[str, str], dict[str, Difference]]]:
-    yield from ()

@@ -40,12 +40,13 @@ class PromptLine:
 
 @dataclass(frozen=True)
 class MetricPart:
-    """All about one metric. `lines` is empty where it was not measured."""
+    """All about one metric. `lines` is empty where it was not measured; `needs` then says what was missing."""
 
     key: str
     name: str
     definition: str
     direction: str
+    needs: str
     lines: tuple[ScoreLine, ...]
     prompts: tuple[PromptLine, ...]
     means: Markup
@@ -69,8 +70,8 @@ RUN_COLUMNS = ("rank", "alpha", "lr U-Net", "lr text", "batch", "steps", "pictur
 def metric_parts(
     scores: Scores | None, arms: Sequence[Arm], *, metrics: Metrics, expected: Sequence[str], chosen: str | None
 ) -> tuple[MetricPart, ...]:
-    """One part per metric: those expected first and whether or not they were measured, then whatever else was."""
-    known = {} if scores is None else scores.metrics
+    """One part per metric: those expected first and whether or not they were measured, then whatever else there is."""
+    known = [] if scores is None else [*scores.metrics, *scores.not_measured]
     keys = [*expected, *(key for key in known if key not in expected)]
     return tuple(_metric_part(key, scores, arms, metrics=metrics, chosen=chosen) for key in keys)
 
@@ -80,7 +81,8 @@ def _metric_part(
 ) -> MetricPart:
     measured = [] if scores is None else [arm for arm in arms if key in scores.arms.get(arm.name, {})]
     if scores is None or not measured or key not in scores.metrics:
-        return MetricPart(key, metrics.name(key), "", "", (), (), Markup(), Markup())
+        needs = "" if scores is None else scores.not_measured.get(key, "")
+        return MetricPart(key, metrics.name(key), "", "", needs, (), (), Markup(), Markup())
     metric = scores.metrics[key]
     score = {arm.name: scores.arms.get(arm.name, {}).get(key) for arm in arms}
     change = {arm.name: scores.against_base.get(arm.name, {}).get(key) for arm in arms}
@@ -89,6 +91,7 @@ def _metric_part(
         name=metrics.name(key),
         definition=metric.definition,
         direction="more is better" if metric.higher_is_better else "less is better",
+        needs="",
         lines=tuple(_score_line(arm, score[arm.name], change[arm.name], chosen) for arm in arms),
         prompts=_prompt_lines(scores, key, arms),
         means=_means_chart(metrics.name(key), arms, score, chosen),
@@ -98,22 +101,22 @@ def _metric_part(
 
 def _score_line(arm: Arm, score: Score | None, change: Difference | None, chosen: str | None) -> ScoreLine:
     if score is None:
-        return ScoreLine(arm.label, arm.name == chosen, "–", "–", "–", "–", "–", "–", NOT_MEASURED)
+        word = "does not apply" if arm.name == BASE else NOT_MEASURED
+        return ScoreLine(arm.label, arm.name == chosen, "–", "–", "–", "–", "–", "–", word)
+    difference, spread, p = "–", "–", "–"
     if arm.name == BASE:
-        word, difference, spread, p = "what the others are compared with", "–", "–", "–"
+        word = "what the others are compared with"
     elif change is None:
-        word, difference, spread, p = NOT_MEASURED, "–", "–", "–"
+        word = "not compared with no LoRA"
     else:
         word = change.verdict
-        if word == "not distinguishable" and change.mde is not None:
-            word += f" (would often miss less than {plain(change.mde)})"
+        if word == "not distinguishable":
+            word += " (too few prompts)" if change.mde is None else f" (would often miss less than {plain(change.mde)})"
         difference, spread = signed(change.diff), interval(change.low, change.high, sign=True)
         value = change.p_holm if change.p_holm is not None else change.p
         p = "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-    spread_of_mean = interval(score.low, score.high)
-    return ScoreLine(
-        arm.label, arm.name == chosen, plain(score.mean), spread_of_mean, counted(score), difference, spread, p, word
-    )
+    mean = (plain(score.mean), interval(score.low, score.high), counted(score))
+    return ScoreLine(arm.label, arm.name == chosen, *mean, difference, spread, p, word)
 
 
 def _means_chart(name: str, arms: Sequence[Arm], score: Mapping[str, Score | None], chosen: str | None) -> Markup:
@@ -156,6 +159,25 @@ def _prompt_lines(scores: Scores, key: str, arms: Sequence[Arm]) -> tuple[Prompt
 
 def _mean_text(values: list[float] | None) -> str:
     return plain(fmean(values)) if values else "–"
+
+
+def reference_lines(scores: Scores | None) -> tuple[tuple[str, str], ...]:
+    """What the scores are read against: (what it is, value); empty where nothing was scored."""
+    reference = None if scores is None else scores.reference
+    if reference is None:
+        return ()
+    lines = [("held-out pictures that no LoRA was trained on", str(reference.held_out))]
+    if reference.real_likeness is not None:
+        lines.append(("mean cosine of two of them", plain(reference.real_likeness)))
+    if reference.likeness_span is not None:
+        lines.append(("cosine that one unit of similarity stands for", plain(reference.likeness_span)))
+    if reference.trigger_cost is not None:
+        what = "CLIPscore of the real pictures with the trigger word minus with the describing words"
+        lines.append((what, signed(reference.trigger_cost)))
+    for arm, cosine in sorted(reference.training_alike.items()):
+        what = f"cosine to the nearest other training picture of {arm}, 95th percentile: above it a sample looks copied"
+        lines.append((what, plain(cosine)))
+    return tuple(lines)
 
 
 def training_chart(runs: Iterable[Run], *, chosen_run: str | None, title: str) -> Markup:

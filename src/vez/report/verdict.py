@@ -50,11 +50,17 @@ class Verdict:
 
     use: str | None
     headline: str
+    because: str
     sure: tuple[str, ...]
     not_claimed: tuple[str, ...]
     tied: tuple[str, ...]
     others: tuple[tuple[str, str], ...]
     decided_by: str | None
+
+    @property
+    def sentence(self) -> str:
+        """The whole verdict in one line."""
+        return f"{self.headline} {self.because}".strip()
 
 
 def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, metrics: Metrics) -> Verdict:
@@ -84,7 +90,8 @@ def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, metrics: Metr
     beaten = tuple((arm, _beaten(scores, use, arm, decisive, metrics)) for arm in rivals if arm not in equal)
     return Verdict(
         use=use,
-        headline=_headline(use, equal, efforts),
+        headline=f"Use {use}.",
+        because=_because(use, equal, efforts),
         sure=_sure(scores, use, decisive, metrics),
         not_claimed=_not_claimed(scores, use, equal, decisive, metrics, candidates=len(efforts)),
         tied=equal,
@@ -211,11 +218,11 @@ def _listed(arms: Sequence[str]) -> str:
     return arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
 
 
-def _headline(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
+def _because(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
     if not equal:
-        return f"Use {use}."
+        return ""
     are = "is" if len(equal) == 1 else "are"
-    return f"Use {use}: {_listed(equal)} {are} not distinguishable from it, and {_reason(use, equal, efforts)}."
+    return f"{_listed(equal)} {are} not distinguishable from it; {_reason(use, equal, efforts)}."
 
 
 def _reason(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
@@ -227,7 +234,7 @@ def _reason(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> st
         return "it took fewer steps" if len(equal) == 1 else "it took the fewest steps"
     if all(mine[0] == steps for steps, _ in theirs):
         return "it has the smaller rank" if len(equal) == 1 else "it has the smallest rank"
-    return "none took fewer steps; of those with equally few it has the smallest rank"
+    return "none took fewer steps, and of those with as few it has the smallest rank"
 
 
 def _sure(scores: Scores, use: str, decisive: str, metrics: Metrics) -> tuple[str, ...]:
@@ -248,12 +255,18 @@ def _sure(scores: Scores, use: str, decisive: str, metrics: Metrics) -> tuple[st
         sentences.append(
             f"On {metrics.name(metrics.guard)} it is {guard.verdict} {than} no LoRA ({told(guard)}{_unseen(guard)})."
         )
+    for metric, change in sorted(scores.against_base.get(use, {}).items()):
+        if change.verdict == "worse" and metric not in (decisive, metrics.guard, metrics.literal):
+            sentences.append(f"But on {metrics.name(metric)} it is worse than no LoRA ({told(change)}).")
     return tuple(sentences)
 
 
 def _unseen(difference: Difference) -> str:
-    if difference.verdict != "not distinguishable" or difference.mde is None:
+    """What a "not distinguishable" could have overlooked."""
+    if difference.verdict != "not distinguishable":
         return ""
+    if difference.mde is None:
+        return "; with so few prompts no difference, however large, could have been found"
     return f"; a true difference under {plain(difference.mde)} would often be missed"
 
 
@@ -294,7 +307,7 @@ def _beaten(scores: Scores, use: str, arm: str, decisive: str, metrics: Metrics)
 
 
 def _nothing(sentence: str, arms: tuple[str, ...]) -> Verdict:
-    return Verdict(None, sentence, (), (ONE_SAMPLE,), (), tuple((arm, "not measured.") for arm in arms), None)
+    return Verdict(None, sentence, "", (), (ONE_SAMPLE,), (), tuple((arm, "not measured.") for arm in arms), None)
 
 
 def _none_fit(
@@ -302,9 +315,15 @@ def _none_fit(
 ) -> Verdict:
     if learned:
         best, guard = _leader(scores, learned, decisive), metrics.name(metrics.guard)
-        headline = f"No LoRA of this study can be recommended: whichever learned the concept is worse on {guard}."
+        because = f"Whichever learned the concept is worse on {guard}."
         sure = (f"If the concept matters more than the rest of the prompt, {best} has the highest mean.",)
     else:
-        headline = f"No LoRA of this study can be recommended: none is better than no LoRA on {metrics.name(decisive)}."
-        sure = ("That is not proof that nothing was learned: more prompts find smaller differences.",)
-    return Verdict(None, headline, sure, (ONE_SAMPLE, UNCALIBRATED), (), others, decisive)
+        because = f"None is better than no LoRA on {metrics.name(decisive)}."
+        sure = ("That is no proof that nothing was learned: more prompts find smaller differences.",)
+        found = [of[decisive] for of in scores.against_base.values() if decisive in of]
+        if all(change.mde is None for change in found):
+            sure = (
+                "With so few prompts no difference, however large, could have been found: add prompts, sample again.",
+            )
+    headline = "No LoRA of this study can be recommended."
+    return Verdict(None, headline, because, sure, (ONE_SAMPLE, UNCALIBRATED), (), others, decisive)

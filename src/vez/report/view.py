@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vez.report.arms import Arm
-from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside, setting
+from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside
 from vez.report.pictures import Wanted
 from vez.store import Artifact
 
@@ -134,14 +134,13 @@ def origins(evidence: Evidence) -> tuple[Origin, ...]:
     return tuple(_origin(artifact) for artifact in found)
 
 
-def words_of(evidence: Evidence, names: Sequence[str]) -> dict[str, str]:
-    """Text settings (the trigger word, the base …) as the artifacts recorded them; empty where none did."""
-    configs = [origin.config for origin in _artifacts(evidence)]
-    values = {}
-    for name in names:
-        found = (setting(config, name) for config in configs)
-        values[name] = next((value for value in found if isinstance(value, str)), "")
-    return values
+def words_of(evidence: Evidence) -> dict[str, str]:
+    """The trigger word and its companions as the datasets recorded them, the base as the samples did; "" if none."""
+    projects = [data.artifact.config.get("project") for data in evidence.datasets]
+    project = next((found for found in projects if isinstance(found, dict)), {})
+    words = {name: project.get(name) for name in ("trigger", "noun", "describes")}
+    words["base"] = evidence.samples.config.get("trained_on") if evidence.samples else None
+    return {name: value if isinstance(value, str) else "" for name, value in words.items()}
 
 
 def pieces(text: str, word: str) -> list[tuple[str, bool]]:
@@ -162,15 +161,6 @@ def wanted_cells(grids: Sequence[SeedGrid], tests: Sequence[TriggerTest], data: 
     cells += [thumb.cell for part in data for thumb in part.thumbs]
     cells += [cell for grid in grids[1:] for line in grid.lines for cell in line.cells]
     return (cell.wanted for cell in cells if cell.wanted is not None)
-
-
-def _artifacts(evidence: Evidence) -> Iterator[Artifact]:
-    if evidence.samples:
-        yield evidence.samples
-    if evidence.scores:
-        yield evidence.scores.artifact
-    yield from (run.artifact for run in evidence.runs if run.artifact)
-    yield from (data.artifact for data in evidence.datasets)
 
 
 def _seeds(rows: Iterable[SampleRow]) -> list[int]:
@@ -219,7 +209,10 @@ def _strip_cell(row: SampleRow, arm: Arm, folder: Path) -> Cell:
 
 def _data_part(data: Data) -> DataPart:
     folder = data.artifact.path
-    thumbs = [Thumb(Cell(Wanted(inside(folder, row.file), THUMB_EDGE), row.caption), row) for row in data.rows]
+    thumbs = []
+    for row in data.rows:
+        wanted = Wanted(inside(folder, row.file), THUMB_EDGE)
+        thumbs.append(Thumb(Cell(wanted, f"picture {row.source or row.file}"), row))
     return DataPart(
         name=_dataset_name(data.artifact),
         id=data.artifact.id,
