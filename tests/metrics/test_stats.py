@@ -162,15 +162,3 @@ def test_compare_reports_how_well_the_noise_is_shared() -> None:
 )
 def test_verdict_words(diff: float, p: float, higher: bool, word: str) -> None:
     assert stats.verdict(diff, p, higher_is_better=higher) == word
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=7), st.data())
-def test_expected_max_is_the_mean_over_all_subsets(values: list[float], data: st.DataObject) -> None:
-    m = data.draw(st.integers(1, len(values)))
-    by_hand = np.mean([max(subset) for subset in combinations(values, m)])
-    assert stats.expected_max(values, m) == pytest.approx(by_hand, abs=1e-12)
-
-
-def test_expected_max_refuses_more_than_there_are() -> None:
-    with pytest.raises(ValueError, match="cannot draw 3 of 2"):
-        stats.expected_max([1.0, 2.0], 3)

@@ -170,22 +170,6 @@ def verdict(diff: float, p: float, *, higher_is_better: bool, alpha: float = ALP
     return "better" if (diff > 0) == higher_is_better else "worse"
 
 
-def expected_max(values: ArrayLike, m: int) -> float:
-    """The expected maximum of `m` of the `values` (n,), drawn without replacement; m <= n.
-
-    Makes "nearest of 30" and "nearest of 4" comparable. With values sorted ascending the k-th (from 1) is the maximum
-    of C(k-1, m-1) of the C(n, m) subsets.
-    """
-    x = np.sort(_finite(values))
-    if not 1 <= m <= x.size:
-        raise ValueError(f"cannot draw {m} of {x.size} values; ask for between 1 and {x.size}")
-    weights = np.zeros(x.size)
-    weights[-1] = m / x.size
-    for k in range(x.size - 1, m - 1, -1):  # C(k-1, m-1) / C(k, m-1) = (k - m + 1) / k, downwards from the largest
-        weights[k - 1] = weights[k] * (k - m + 1) / k
-    return float(weights @ x)
-
-
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
     x = np.asarray(values, dtype=np.float64).reshape(-1)
     if x.size == 0:

@@ -1,0 +1,143 @@
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vez.config import Project
+from vez.dataset import Dataset, Row
+from vez.errors import StoreError
+from vez.events import Done, Event, Note, Stage
+from vez.metrics import embed
+from vez.metrics.definitions import METRICS, describing
+from vez.metrics.embed import Clip
+from vez.metrics.scores import reference_pictures, score
+from vez.store import making, open_artifact
+
+PROJECT = Project(base="tiny", trigger="zolka", noun="coat", describes="red coat")
+ARMS = ("base", "v1")
+KINDS = {"trigger": "zolka coat, hill", "class": "red coat, hill", "none": "hill", "drift": "cat"}
+
+
+def blotch(seed: int, size: int = 32) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A samples artifact: two arms, three groups of four roles, two seeds, pictures of coloured noise."""
+    folder = tmp_path_factory.mktemp("study") / "samples"
+    config = {"arms": {"base": None, "v1": "0" * 64}}
+    rows = []
+    with making(folder, kind="samples", parents={"base": "b"}, config=config, version=1) as made:
+        for a, arm in enumerate(ARMS):
+            (made.path / arm).mkdir()
+            for g in range(3):
+                for r, (role, text) in enumerate(KINDS.items()):
+                    for seed in range(2):
+                        file = f"{arm}/{role}{g}-{seed}.png"
+                        blotch(1000 * a + 100 * g + 10 * r + seed).save(made.path / file)
+                        row = {
+                            "arm": arm,
+                            "prompt": f"{role}{g}",
+                            "group": f"g{g}",
+                            "role": role,
+                            "text": f"{text} {g}",
+                        }
+                        rows.append(row | {"context": "hill", "seed": seed, "noise_seed": 7, "file": file})
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (made.path / "samples.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def run(samples: Path, datasets: Mapping[str, Dataset], clip: Clip, into: Path, **more: Path) -> list[Event]:
+    return list(score(samples, datasets, project=PROJECT, clip=clip, into=into, **more))
+
+
+@pytest.fixture(scope="module")
+def scored(
+    samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Event]]:
+    into = tmp_path_factory.mktemp("scored") / "scores"
+    return into, run(samples, {"v1": tiny_dataset}, clip, into)
+
+
+def test_the_artifact_names_what_it_is_made_of(
+    scored: tuple[Path, list[Event]], samples: Path, tiny_dataset: Dataset, clip: Clip
+) -> None:
+    into, events = scored
+    artifact = open_artifact(into)
+    assert events[0] == Stage("score", 48, f"{len(METRICS)} metrics") and events[-1] == Done(into, artifact.id)
+    assert artifact.parents == {"samples": open_artifact(samples).id, "dataset:v1": tiny_dataset.id}
+    assert artifact.config["clip"] == clip.sha256
+    assert set(artifact.files) == {"scores.jsonl", "summary.json"}
+
+
+def test_rows_are_clips_own_numbers(scored: tuple[Path, list[Event]], samples: Path, clip: Clip) -> None:
+    rows = [json.loads(line) for line in (scored[0] / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(set(row) == {"arm", "prompt", "seed", "metric", "value"} for row in rows)
+    by_key = {(row["metric"], row["arm"], row["prompt"], row["seed"]): row["value"] for row in rows}
+    image = embed.image_features(clip, [samples / "v1/trigger1-0.png"])[0]
+    texts = {"T0": "zolka coat, hill 1", "T1": describing("zolka coat, hill 1", PROJECT), "T2": "hill"}
+    for metric, text in texts.items():
+        cosine = float(image @ embed.text_features(clip, [f"A photo depicts {text}"])[0])
+        assert by_key[metric, "v1", "trigger1", 0] == pytest.approx(2.5 * max(cosine, 0), abs=2e-5)
+    assert texts["T1"] == "red coat, hill 1"
+
+
+def test_the_summary_holds_every_metric_once(scored: tuple[Path, list[Event]]) -> None:
+    summary = json.loads((scored[0] / "summary.json").read_bytes())
+    names = {metric.name for metric in METRICS}
+    assert set(summary["metrics"]) | set(summary["not_measured"]) == names
+    assert not set(summary["metrics"]) & set(summary["not_measured"])
+    said = {event.text.split(" ")[0] for event in scored[1] if isinstance(event, Note)}
+    assert said == set(summary["not_measured"])
+    t1 = summary["arms"]["v1"]["T1"]
+    assert (t1["n_prompts"], t1["n_images"]) == (3, 6) and t1["low"] < t1["mean"] < t1["high"]
+    against = summary["against_base"]["v1"]["T1"]
+    assert against["verdict"] == "not distinguishable" and against["mde"] is None  # three prompts can show nothing
+    assert against["diff"] == pytest.approx(t1["mean"] - summary["arms"]["base"]["T1"]["mean"], abs=1e-9)
+    assert summary["reference"]["held_out"] == 2
+    assert summary["clip"]["published"] is False
+
+
+def test_scored_once_and_with_a_cache_gives_the_same_bytes(
+    scored: tuple[Path, list[Event]], samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in scored[0].iterdir()}
+    again = run(samples, {"v1": tiny_dataset}, clip, scored[0])
+    assert [type(event) for event in again] == [Done]
+    for name in ("first", "second"):
+        run(samples, {"v1": tiny_dataset}, clip, tmp_path / name, cache=tmp_path / "cache")
+        assert {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} == before
+
+
+def test_without_datasets_what_needs_them_is_not_measured(samples: Path, clip: Clip, tmp_path: Path) -> None:
+    events = run(samples, {}, clip, tmp_path / "scores")
+    summary = json.loads((tmp_path / "scores/summary.json").read_bytes())
+    lacking = {"similarity", "trigger_effect", "leak", "nearest_training", "copying"}
+    assert set(summary["not_measured"]) == lacking
+    assert any(isinstance(e, Note) and e.text.startswith("similarity was not measured: it needs") for e in events)
+    assert summary["reference"]["real_likeness"] is None and "similarity" not in summary["arms"]["v1"]
+
+
+def test_a_picture_that_any_arm_trained_on_is_no_reference(tiny_dataset: Dataset) -> None:
+    everything = tuple(
+        Row(**{**vars(row), "split": "train" if i != 7 else "held_out"}) for i, row in enumerate(tiny_dataset.rows)
+    )
+    other = Dataset(tiny_dataset.path, "x", everything, (), (), tiny_dataset.config)
+    assert len(reference_pictures([tiny_dataset])) == 2
+    assert reference_pictures([tiny_dataset, other]) == [tiny_dataset.path / "images/07.png"]
+
+
+def test_what_is_not_samples_is_refused(tiny_dataset: Dataset, clip: Clip, tmp_path: Path, samples: Path) -> None:
+    with pytest.raises(StoreError, match="is a dataset, not samples"):
+        run(tiny_dataset.path, {}, clip, tmp_path / "scores")
+    torn = Path(shutil.copytree(samples, tmp_path / "samples"))
+    (torn / "v1/trigger0-0.png").unlink()
+    with pytest.raises(StoreError, match=r"lacks 'v1/trigger0-0\.png'"):
+        run(torn, {}, clip, tmp_path / "scores")
