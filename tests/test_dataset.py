@@ -193,6 +193,17 @@ def test_one_of_three_copies_stays(tmp_path: Path) -> None:
     assert [row.source for row in built(configured(tmp_path))[0].rows] == ["00.png", "a.png"]
 
 
+def test_of_two_duplicates_the_captioned_or_else_the_larger_one_stays(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "captions").mkdir()
+    for i, name in enumerate(("a", "b")):
+        texture(i, 90, 90).save(tmp_path / "images" / f"{name}-small.png")
+        texture(i, 180, 180).save(tmp_path / "images" / f"{name}-zlarge.png")
+    (tmp_path / "captions" / "a-small.txt").write_text("zolka")
+    made, _ = built(configured(tmp_path, captions="captions", drop=["near-duplicate"]))
+    assert [row.source for row in made.rows] == ["a-small.png", "b-zlarge.png"]
+
+
 def test_nothing_held_out_has_a_copy_in_training(tmp_path: Path) -> None:
     fill(tmp_path / "images", 5)
     texture(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "images" / "flip.jpg", quality=90)

@@ -124,7 +124,7 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
     with making(folder, kind=KIND, parents={}, config=made_with, version=VERSION) as made:
         yield Stage("check", len(sources), name)
         pictures, cropped = _cut(config.root / recipe.images, sources, recipe.resolution, made)
-        findings = check(pictures, resolution=recipe.resolution, thresholds=recipe.checks)
+        findings = check(_best_first(pictures, captions), resolution=recipe.resolution, thresholds=recipe.checks)
         dropped = _dropped(findings, recipe)
         kept = [p for p in pictures if p.file not in dropped]
         held_out = choose_held_out(kept, findings, recipe.held_out)
@@ -162,7 +162,8 @@ def inspect(config: Config, name: str) -> list[Finding]:
     recipe = _recipe(config, name)
     folder = config.root / recipe.images
     pictures = [_look(folder / file, file, recipe.resolution)[0] for file in read_sources(folder)]
-    return check(pictures, resolution=recipe.resolution, thresholds=recipe.checks)
+    best_first = _best_first(pictures, _hand_captions(config, recipe))
+    return check(best_first, resolution=recipe.resolution, thresholds=recipe.checks)
 
 
 def read_sources(folder: Path) -> dict[str, str]:
@@ -256,6 +257,11 @@ def _cut(
             cropped[file] = f"images/{names[file]}"
             crop(image, resolution).save(made.path / cropped[file], format="PNG")
     return pictures, cropped
+
+
+def _best_first(pictures: Sequence[Picture], captions: Mapping[str, bytes]) -> list[Picture]:
+    """The order in which of two duplicates the first is kept: with a hand caption, then larger, then by name."""
+    return sorted(pictures, key=lambda p: (Path(p.file).stem not in captions, -p.width * p.height, p.file))
 
 
 def training_names(files: Iterable[str]) -> dict[str, str]:

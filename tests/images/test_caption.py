@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 
-from vez.config import Project, Rule
+from vez import dataset
+from vez.config import Config, Project, Rule
 from vez.errors import BaseModelError
+from vez.events import Done
 from vez.images.caption import Blip, blip_source, final_caption, prepare
 
 PROJECT = Project(
@@ -39,7 +41,7 @@ def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = BlipConfig(vision_config={**tower, "image_size": 32, "patch_size": 16}, text_config=text)
     torch.manual_seed(0)
-    BlipForConditionalGeneration(config).save_pretrained(folder)
+    BlipForConditionalGeneration(config).half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -56,6 +58,19 @@ def test_blip_says_the_same_twice_and_in_any_batch(blip_folder: Path) -> None:
     assert all(word in WORDS for caption in captions for word in caption.split())
     assert not any("[" in caption for caption in captions)
     assert blip.caption([]) == []
+
+
+def test_a_build_loads_the_captioner_that_the_configuration_names(blip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(pictures(3)):
+        image.save(tmp_path / "images" / f"{i}.png")
+    recipe = {"images": "images", "resolution": 64, "captioner": str(blip_folder)}
+    config = Config.model_validate({"project": PROJECT, "dataset": {"v1": recipe}, "root": tmp_path})
+    done = list(dataset.build(config, "v1"))[-1]
+    assert isinstance(done, Done)
+    made = dataset.load(done.artifact_path)
+    squares = [Image.fromarray(made.pixels(row)) for row in made.rows]
+    assert [row.machine for row in made.rows] == Blip(str(blip_folder)).caption(squares)
 
 
 def test_an_absent_captioner_is_one_clear_error(tmp_path: Path) -> None:

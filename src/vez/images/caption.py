@@ -39,10 +39,12 @@ class Blip:
     def __init__(self, source: str, *, device: str = "cpu", batch: int = 8) -> None:
         """Load model and tokenizer. Raises BaseModelError where they cannot be had."""
         # Inside, so that a build whose captions are all written by hand loads no torch.
+        import torch
         from transformers import BertTokenizer, BlipForConditionalGeneration
 
         try:
-            model: Any = BlipForConditionalGeneration.from_pretrained(source, use_safetensors=True)
+            # float32 whatever the file holds: half precision is slow on a CPU, and its choices depend on the batch
+            model: Any = BlipForConditionalGeneration.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
             self._tokenizer: Any = BertTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             way_out = "give a folder that holds BLIP and its tokenizer, or write the captions by hand"
