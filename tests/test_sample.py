@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from vez.interop import LoraWeights
 from vez.sample import moves, noise, noise_seed, read_rows, sample
 from vez.store import open_artifact
 
+ROOT = Path(__file__).parents[1]
 PROJECT = Project(base="tiny", trigger="zorbcoat", noun="coat", describes="a striped coat")
 PROMPTS = (
     Prompt(text="a photo of {trigger} {noun} in the snow", context="in the snow", group="g1", id="snow-trigger"),
@@ -134,6 +137,35 @@ def test_cut_short_and_resumed_gives_the_same_bytes(
     list(_sample(base, {"base": None, "v1": lora}, into))
     assert _bytes(into) == _bytes(drawn[0])
     assert not partial.exists()
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from tests.test_sample import SAMPLING, _sample
+from vez import base
+torch.set_num_threads(1)
+for event in _sample(base.load(sys.argv[1]), {"base": None, "v1": Path(sys.argv[2])}, Path(sys.argv[3])):
+    print(type(event).__name__, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_same_bytes(
+    drawn: tuple[Path, list[Event]], base: Base, lora: Path, tmp_path: Path
+) -> None:
+    into = tmp_path / "samples"
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, base.name, str(lora), str(into)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    assert child.stdout is not None
+    for _ in range(4):  # Stage and three pictures: one batch is written, the next is being drawn
+        child.stdout.readline()
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert not into.exists() and len(list(into.with_name(".samples.partial").rglob("*.png"))) >= 4
+    list(_sample(base, {"base": None, "v1": lora}, into))
+    assert _bytes(into) == _bytes(drawn[0])
 
 
 def test_what_is_finished_is_not_drawn_again(drawn: tuple[Path, list[Event]], base: Base, lora: Path) -> None:
