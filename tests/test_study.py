@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from vez import config, study
 from vez.config import Config
@@ -123,6 +125,39 @@ def test_a_new_variant_trains_alone(project: Config) -> None:
     (project.root / "more.toml").write_text(text, encoding="utf-8")
     more = config.load(project.root / "more.toml")
     assert steps_of(list(study.train_runs(more, "small", device="cpu"))) == {"more-0": 2}
+
+
+@pytest.fixture(scope="session")
+def clip_like_the_base(tmp_path_factory: pytest.TempPathFactory, random_base_folder: Path) -> str:
+    """A random CLIP that reads with the random base's tokenizer."""
+    folder = tmp_path_factory.mktemp("clip-of-the-base")
+    tokenizer = CLIPTokenizer.from_pretrained(random_base_folder / "tokenizer")
+    tokenizer.save_pretrained(folder)
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"vocab_size": len(tokenizer), "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
+    torch.manual_seed(1)
+    towers = {"text_config": size | tokens, "vision_config": size | {"image_size": 32, "patch_size": 8}}
+    CLIPModel(CLIPConfig(**towers, projection_dim=16)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_study_in_one_call_and_a_second_one_that_makes_nothing(
+    tmp_path: Path, random_base_folder: Path, clip_like_the_base: str
+) -> None:
+    project = make_project(tmp_path, random_base_folder)
+    events = list(study.run(project, "small", device="cpu", clip=clip_like_the_base))
+    done = events[-1]
+    assert isinstance(done, Done) and done.artifact_path == tmp_path / "studies" / "small" / "report.html"
+    assert done.id == open_artifact(tmp_path / "studies" / "small" / "scores").id
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    page = done.artifact_path.read_bytes()
+    again = list(study.run(project, "small", device="cpu", clip=clip_like_the_base))
+    assert again[-1] == done
+    assert not any(isinstance(event, Step | Sampled) for event in again)
+    assert done.artifact_path.read_bytes() == page, "the same artifacts give the same page"
+    changed = {p.name for p, time in made.items() if p.stat().st_mtime_ns != time}
+    assert changed == {"report.html"}
 
 
 @pytest.mark.usefixtures("trained")

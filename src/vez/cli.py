@@ -140,12 +140,12 @@ def sample(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Devic
 
 
 @app.command()
-def score(study: StudyName = None, config: ConfigFile = VEZ_TOML) -> None:
+def score(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
     """Measure the samples of a study, with intervals."""
     from vez import study as stages
 
     loaded = _load(config)
-    _show(stages.score_samples(loaded, stages.named(loaded, study)))
+    _show(stages.score_samples(loaded, stages.named(loaded, study), device=device))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from vez.errors import TrainError
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device for "auto" (cuda, else mps, else cpu) or for torch's name of one. Raises TrainError if it is not here."""
+    """The device for "auto" (cuda, else mps, else cpu) or for torch's name of one. Raises TrainError if not here."""
     if name == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -4,19 +4,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vez.config import Config, Study, Variant
 from vez.errors import ConfigError
 from vez.family import layout_of
 
 # Sizes of Stable Diffusion 1.x, for a base whose own configuration is not on this machine yet.
-_SD1_UNET = {
+_SD1_UNET: dict[str, Any] = {
     "block_out_channels": [320, 640, 1280, 1280],
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     "cross_attention_dim": 768,
 }
-_SD1_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_SD1_TEXT: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 
 
@@ -155,7 +156,9 @@ def cost_of(base: Path | None) -> Cost:
     """
     try:
         unet = _SD1_UNET if base is None else json.loads((base / "unet" / "config.json").read_bytes())
-        text = _SD1_TEXT if base is None else json.loads((base / "text_encoder" / "config.json").read_bytes())
+        text: dict[str, Any] = (
+            _SD1_TEXT if base is None else json.loads((base / "text_encoder" / "config.json").read_bytes())
+        )
         layout = layout_of(unet, text)
         channels, d = list(unet["block_out_channels"]), int(unet["cross_attention_dim"])
         w, f = int(text["hidden_size"]), int(text["intermediate_size"])

@@ -101,7 +101,7 @@ def _kind(annotation: Any) -> str:
     if hasattr(annotation, "__metadata__"):
         return _kind(inner[0])
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
-    return words.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return words.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def _bounds(metadata: list[Any]) -> str:

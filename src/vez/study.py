@@ -19,11 +19,10 @@ from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, StoreError
 from vez.events import Done, Event, Step
 from vez.plan import Plan, named
-from vez.report.arms import BASE, arms_of, efforts_of
-from vez.report.build import METRICS
+from vez.report.arms import BASE
+from vez.report.build import headline
 from vez.report.build import report as write_page
 from vez.report.evidence import LORA_FILE, gather
-from vez.report.verdict import judge
 from vez.store import write_atomic
 
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
@@ -65,13 +64,13 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
     )
 
 
-def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
-    """The whole study; the last event is Done with its report. Raises what its stages raise."""
+def run(config: Config, name: str, *, device: str = "auto", clip: str | None = None) -> Iterator[Event]:
+    """The whole study; the last event is Done with its report. ``clip`` as in `score_samples`. Raises what they do."""
     base = _load_base(config, device)
     datasets = yield from build_datasets(config, _datasets_of(config, name))
     yield from train_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, base=base)
-    yield from score_samples(config, name, datasets=datasets)
+    yield from score_samples(config, name, device=device, datasets=datasets, clip=clip)
     yield write_report(config, name)
 
 
@@ -140,9 +139,30 @@ def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base
     )
 
 
-def score_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:
-    """Measure the samples and compare the arms."""
-    raise NotImplementedError
+def score_samples(
+    config: Config,
+    name: str,
+    *,
+    device: str = "auto",
+    datasets: Mapping[str, Path] | None = None,
+    clip: str | None = None,
+) -> Iterator[Event]:
+    """Measure the samples and compare the arms. ``clip``: folder or hub id of who looks; None: the base's own."""
+    from vez.device import choose
+    from vez.metrics import embed
+    from vez.metrics.scores import score
+
+    if datasets is None:
+        datasets = yield from build_datasets(config, _datasets_of(config, name))
+    loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
+    yield from score(
+        folder_of(config, name) / "samples",
+        {arm: loaded[config.study[name].variant[variant].dataset] for arm, variant, _ in _runs(config, name)},
+        project=config.project,
+        clip=embed.load(clip or embed.clip_for(config.project.base), device=choose(device)),
+        into=folder_of(config, name) / "scores",
+        cache=config.root / ".vez" / "vectors",
+    )
 
 
 def write_report(config: Config, name: str) -> Done:
@@ -156,8 +176,7 @@ def write_report(config: Config, name: str) -> Done:
 
 def verdict(config: Config, name: str) -> str:
     """The report's one sentence: which LoRA to use, or why none can be named."""
-    evidence = gather(folder_of(config, name))
-    return judge(evidence.scores, efforts_of(arms_of(evidence)), metrics=METRICS).headline
+    return headline(folder_of(config, name))
 
 
 def _datasets_of(config: Config, name: str) -> list[str]:
@@ -168,16 +187,22 @@ def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
     return folder_of(config, name) / "runs" / f"{variant}-{seed}"
 
 
-def _arms(config: Config, name: str) -> dict[str, Path | None]:
-    """Arm → LoRA file. An arm is called after its variant; where there are several training seeds, after its run."""
+def _runs(config: Config, name: str) -> Iterator[tuple[str, str, Path]]:
+    """(arm, variant, run folder) of every run. An arm is called after its variant; of several seeds, after its run."""
     study = config.study[name]
-    arms: dict[str, Path | None] = {}
     for variant in study.variant:
         for seed in study.seeds:
-            file = _run_folder(config, name, variant, seed) / LORA_FILE
-            if not file.is_file():
-                raise StoreError(f"the run {variant}-{seed} is not finished; go on with: vez train {name}")
-            arms[variant if len(study.seeds) == 1 else f"{variant}-{seed}"] = file
+            folder = _run_folder(config, name, variant, seed)
+            yield variant if len(study.seeds) == 1 else folder.name, variant, folder
+
+
+def _arms(config: Config, name: str) -> dict[str, Path | None]:
+    """Arm → LoRA file, and the base without one."""
+    arms: dict[str, Path | None] = {}
+    for arm, _, folder in _runs(config, name):
+        if not (folder / LORA_FILE).is_file():
+            raise StoreError(f"the run {folder.name} is not finished; go on with: vez train {name}")
+        arms[arm] = folder / LORA_FILE
     arms[BASE] = None
     return arms
 

@@ -10,7 +10,7 @@ OPTIONS = {
     "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution"],
     "report": ["STUDY", "--config"],
     "sample": ["STUDY", "--config", "--device"],
-    "score": ["STUDY", "--config"],
+    "score": ["STUDY", "--config", "--device"],
     "study": ["STUDY", "--config", "--plan", "--device"],
     "train": ["STUDY", "--config", "--device"],
 }
