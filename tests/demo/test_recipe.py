@@ -83,7 +83,9 @@ def test_the_oracle_answers_in_its_own_words() -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_recipe_runs_in_small(tmp_path: Path) -> None:
-    maker = make_base.Maker(tmp_path / "work", tmp_path / "out", make_base.SIZES["smoke"], "cpu")
+    maker = make_base.Maker(
+        tmp_path / "work", tmp_path / "out", make_base.SIZES["smoke"], "cpu", sheet=tmp_path / "s.png"
+    )
     for name in make_base.STAGES:
         maker.stage(name, getattr(maker, name))
     card = json.loads((tmp_path / "out" / "card.json").read_text())

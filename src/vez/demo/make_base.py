@@ -57,7 +57,7 @@ SIZES = {
         judged=10_000,
         vae=3_000,
         reading=500,
-        unet=4_800,
+        unet=4_300,
         decoder=500,
         judge=1_000,
         batch=48,
@@ -81,8 +81,8 @@ SIZES = {
 class Maker:
     """The work folder, the target folder and what has been measured on the way."""
 
-    def __init__(self, work: Path, out: Path, size: Size, device: str) -> None:
-        self.work, self.out, self.size, self.device = work, out, size, device
+    def __init__(self, work: Path, out: Path, size: Size, device: str, *, sheet: Path) -> None:
+        self.work, self.out, self.size, self.device, self.sheet = work, out, size, device, sheet
         work.mkdir(parents=True, exist_ok=True)
         self._log = work / "seconds.json"
         self.seconds: dict[str, float] = json.loads(self._log.read_text()) if self._log.is_file() else {}
@@ -253,7 +253,7 @@ class Maker:
 
     def figures(self) -> None:
         """Measure the base and write the model card."""
-        found = measure(self.out, prompts=self.size.prompts, sheet=self.out / "samples.png", device=self.device)
+        found = measure(self.out, prompts=self.size.prompts, sheet=self.sheet, device=self.device)
         weights = sorted(p for p in self.out.rglob("*.safetensors"))
         card = {
             "made_by": "python -m vez.demo.make_base",
@@ -271,8 +271,12 @@ class Maker:
             },
         }
         (self.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        parts = sorted(p for folder in FOLDERS for p in (self.out / folder).rglob("*") if p.is_file())
+        sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(self.out).as_posix()}" for p in parts]
+        (self.out / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
+FOLDERS = ("base", "clip", "blip", "oracle")
 STAGES = ("vae", "reading", "latents", "unet", "decoder", "base", "oracle", "clip", "blip", "figures")
 
 
@@ -285,11 +289,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/base"), help="checkpoints, drawings, latents")
     parser.add_argument("--out", type=Path, default=HERE, help="where base/, clip/, blip/, oracle/ and card.json go")
+    parser.add_argument("--sheet", type=Path, default=Path("docs/tiny.png"), help="where 64 unselected samples go")
     parser.add_argument("--size", choices=list(SIZES), default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="*", choices=STAGES, default=STAGES, help="just these stages")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    maker = Maker(options.work, options.out, SIZES[options.size], device)
+    maker = Maker(options.work, options.out, SIZES[options.size], device, sheet=options.sheet)
     for name in STAGES:
         if name in options.only:
             maker.stage(name, getattr(maker, name))
