@@ -1,0 +1,250 @@
+"""Training: golden losses, exact resume, variants in company, and what stops a run."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vez import checkpoint
+from vez.base import Base
+from vez.config import Variant
+from vez.dataset import Dataset
+from vez.errors import ConfigError, TrainError
+from vez.events import Done, Event, Note, Saved, Stage, Step, Validated, read
+from vez.interop import load_kohya
+from vez.store import open_artifact
+from vez.train import train
+
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+
+
+def variant(**values: Any) -> Variant:
+    return Variant(**{"dataset": "tiny", "batch": 2, "rank": 4, "lr_unet": 1e-3, "lr_text": 5e-4, **values})
+
+
+def run(
+    base: Base, dataset: Dataset, into: Path, *, steps: int = 4, variants: dict[str, Variant] | None = None, **rest: Any
+) -> list[Event]:
+    variants = variants or {"v1": variant()}
+    folders = {name: into / name for name in variants}
+    return list(train(base, dataset, variants, seed=0, steps=steps, into=folders, **rest))
+
+
+def losses(events: list[Event], name: str = "v1-0") -> list[float]:
+    return [event.loss for event in events if isinstance(event, Step) and event.run == name]
+
+
+def lora(into: Path, name: str = "v1") -> bytes:
+    return (into / name / "lora.safetensors").read_bytes()
+
+
+def without_time(path: Path) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in path.read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_golden_losses(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    """Six steps on the seeded tiny base. A change that should not move results leaves these alone."""
+    variants = {"v1": variant(), "v2": variant(rank=8, alpha=4.0, min_snr=5.0, warmup=2, schedule="cosine")}
+    events = run(random_base, tiny_dataset, tmp_path, steps=6, variants=variants)
+    golden = json.loads(GOLDEN.read_text())
+    for name in variants:
+        assert losses(events, f"{name}-0") == pytest.approx(golden[name], rel=1e-5), name
+
+
+def test_what_a_run_leaves(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    events = run(random_base, tiny_dataset, tmp_path, steps=5, save_every=2, validate_every=2, trigger="zolka")
+    assert isinstance(events[0], Stage) and events[0].total == 5
+    artifact = open_artifact(tmp_path / "v1")
+    assert events[-1] == Done(tmp_path / "v1", artifact.id)
+    assert artifact.kind == "run"
+    assert artifact.parents == {"base": random_base.sha256, "dataset": tiny_dataset.id}
+    assert artifact.config["variant"]["rank"] == 4 and artifact.config["seed"] == 0
+    names = {"lora.safetensors", "lora-000002.safetensors", "lora-000004.safetensors", "events.jsonl"}
+    assert artifact.files.keys() == names
+    kept = list(read(tmp_path / "v1" / "events.jsonl"))
+    assert kept == [event for event in events if isinstance(event, Step | Validated | Saved)]
+    steps = [event for event in kept if isinstance(event, Step)]
+    assert [event.step for event in steps] == [1, 2, 3, 4, 5] and all(event.of == 5 for event in steps)
+    assert steps[0].lr_unet == 1e-3 and steps[0].lr_text == 5e-4 and steps[0].grad_norm > 0
+    state, metadata = load_kohya(tmp_path / "v1" / "lora.safetensors")
+    assert len(state) == 60 and all(weights.alpha == 4 for weights in state.values())
+    assert metadata["ss_steps"] == "5" and metadata["modelspec.trigger_phrase"] == "zolka"
+    assert any(weights.up.any() for weights in state.values())
+
+
+def test_validation_is_paired_and_falls(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    variants = {"v1": variant(lr_unet=5e-3), "v2": variant(lr_unet=5e-3, rank=8)}
+    events = run(random_base, tiny_dataset, tmp_path, steps=8, variants=variants, validate_every=4)
+    found = [event for event in events if isinstance(event, Validated)]
+    assert {(e.split, e.step) for e in found} == {(s, n) for s in ("held_out", "train") for n in (0, 4, 8)}
+    first = [e for e in found if e.step == 0 and e.split == "held_out"]
+    assert first[0].bands == pytest.approx(first[1].bands, rel=1e-5), "before training all variants are the base"
+    assert all(len(e.bands) == 8 and e.loss == pytest.approx(sum(e.bands) / 8) for e in found)
+    on_trained = [e.loss for e in found if e.split == "train" and e.run == "v1-0"]
+    assert on_trained[2] < on_trained[1] < on_trained[0] * 0.99
+
+
+def test_variants_in_company_are_variants_alone(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    variants = {
+        "v1": variant(),
+        "v2": variant(rank=8, alpha=4.0, lr_unet=2e-3, caption_dropout=0.5),
+        "v3": variant(lr_text=0.0, min_snr=5.0, clip_grad=0.05),
+    }
+    together = run(random_base, tiny_dataset, tmp_path / "all", steps=4, variants=variants)
+    for name, alone in variants.items():
+        apart = run(random_base, tiny_dataset, tmp_path / "one", steps=4, variants={name: alone})
+        assert losses(together, f"{name}-0") == pytest.approx(losses(apart, f"{name}-0"), rel=1e-5)
+        (one, _), (other, _) = (load_kohya(tmp_path / f / name / "lora.safetensors") for f in ("all", "one"))
+        assert one.keys() == other.keys()
+        for key in one:
+            torch.testing.assert_close(one[key].delta(), other[key].delta(), rtol=1e-2, atol=2e-6)
+    assert all(key.startswith("lora_unet_") for key in load_kohya(tmp_path / "all" / "v3" / "lora.safetensors")[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rank": 3},
+        {"alpha": 2.0},
+        {"lr_unet": 2e-3},
+        {"lr_text": 1e-3},
+        {"lr_text": 0.0},
+        {"lr_unet": 0.0},
+        {"weight_decay": 0.9},
+        {"warmup": 2},
+        {"schedule": "linear"},
+        {"schedule": "cosine"},
+        {"clip_grad": 0.01},
+        {"min_snr": 1.0},
+        {"caption_dropout": 0.7},
+    ],
+    ids=str,
+)
+def test_every_setting_changes_the_result(
+    change: dict[str, Any], random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    run(random_base, tiny_dataset, tmp_path, steps=3, variants={"v1": variant(), "v2": variant(**change)})
+    one, other = (load_kohya(tmp_path / name / "lora.safetensors")[0] for name in ("v1", "v2"))
+    assert one.keys() != other.keys() or any(not torch.equal(one[k].delta(), other[k].delta()) for k in one)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_a_cut_run_ends_in_the_same_bits(cut: int, random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    variants = {"v1": variant(), "v2": variant(rank=8, caption_dropout=0.3)}
+    settings = {"steps": 6, "variants": variants, "save_every": 2, "validate_every": 3}
+    run(random_base, tiny_dataset, tmp_path / "whole", **settings)
+    folders = {name: tmp_path / "cut" / name for name in variants}
+    rest = {"seed": 0, "steps": 6, "save_every": 2, "validate_every": 3, "checkpoint_seconds": 0.0}
+    running = train(random_base, tiny_dataset, variants, into=folders, **rest)  # type: ignore[arg-type]
+    for event in running:
+        if isinstance(event, Step) and event.step == cut + 1:
+            running.close()  # inside a step: what was logged of it must go
+            break
+    events = run(random_base, tiny_dataset, tmp_path / "cut", **settings)
+    assert Note(f"goes on after step {cut}") in events
+    for name in variants:
+        assert lora(tmp_path / "cut", name) == lora(tmp_path / "whole", name)
+        logs = [without_time(tmp_path / part / name / "events.jsonl") for part in ("cut", "whole")]
+        assert logs[0] == logs[1]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from vez import base, dataset
+from vez.config import Variant
+from vez.events import Step
+from vez.train import train
+folder, pictures, into = map(Path, sys.argv[1:4])
+setting = Variant.model_validate_json(sys.argv[4])
+for event in train(base.load(str(folder)), dataset.load(pictures), {"v1": setting}, seed=0, steps=40,
+                   into={"v1": into / "v1"}, checkpoint_seconds=0.0):
+    if isinstance(event, Step):
+        print(event.step, flush=True)
+"""
+
+
+def test_kill_nine(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    folders = [str(path) for path in (random_base.path, tiny_dataset.path, tmp_path / "cut")]
+    command = [sys.executable, "-c", KILLED, *folders, variant().model_dump_json()]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 5:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert not (tmp_path / "cut" / "v1").exists(), "a cut run is no artifact"
+    events = run(random_base, tiny_dataset, tmp_path / "cut", steps=40)
+    assert any(isinstance(event, Note) and "goes on after step" in event.text for event in events)
+    assert losses(events)[-1:] and len(losses(events)) < 40
+    run(random_base, tiny_dataset, tmp_path / "whole", steps=40)
+    assert lora(tmp_path / "cut") == lora(tmp_path / "whole")
+
+
+def test_what_is_finished_is_not_trained_again(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    run(random_base, tiny_dataset, tmp_path, steps=2)
+    again = run(random_base, tiny_dataset, tmp_path, steps=2)
+    assert [type(event) for event in again] == [Done]
+    both = run(random_base, tiny_dataset, tmp_path, steps=2, variants={"v1": variant(), "v2": variant(rank=2)})
+    assert {event.run for event in both if isinstance(event, Step)} == {"v2-0"}
+    assert losses(run(random_base, tiny_dataset, tmp_path, steps=3)), "other settings are another run"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    variants = {"good": variant(), "wild": variant(lr_unet=1e30, clip_grad=0.0)}
+    with pytest.raises(TrainError, match=r"wild-0 is not finite at step \d") as raised:
+        run(random_base, tiny_dataset, tmp_path, steps=8, variants=variants)
+    assert "good" not in str(raised.value).split(" is not finite")[0]
+    assert not (tmp_path / "wild").exists()
+    kept = list(tmp_path.glob(".wild.partial/state-*.safetensors"))
+    assert len(kept) == 1 and checkpoint.latest([tmp_path / ".wild.partial", tmp_path / ".good.partial"]) > 0
+
+
+def test_a_state_of_another_making_is_refused(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    into = {"v1": tmp_path / "v1"}
+    running = train(random_base, tiny_dataset, {"v1": variant()}, seed=0, steps=4, into=into, checkpoint_seconds=0.0)
+    for event in running:
+        if isinstance(event, Step) and event.step == 3:
+            running.close()
+            break
+    (state,) = (tmp_path / ".v1.partial").glob("state-*")
+    state.write_bytes(b"\x00" * 64)
+    with pytest.raises(TrainError, match="cannot be gone on from"):
+        run(random_base, tiny_dataset, tmp_path, steps=4)
+
+
+def test_variants_that_cannot_share_a_pass(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one batch size"):
+        run(random_base, tiny_dataset, tmp_path, variants={"v1": variant(), "v2": variant(batch=3)})
+
+
+def test_half_precision_learns_the_same(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    full = losses(run(random_base, tiny_dataset, tmp_path / "fp32", steps=4))
+    half = losses(run(random_base, tiny_dataset, tmp_path / "bf16", steps=4, precision="bf16"))
+    assert half != full and half == pytest.approx(full, rel=2e-2)
+    assert random_base.dtype == torch.float32
+
+
+def test_the_cache_changes_no_bit(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    for name in ("none", "cold", "warm"):
+        cache = None if name == "none" else tmp_path / "latents"
+        run(random_base, tiny_dataset, tmp_path / name, steps=2, cache=cache)
+    assert len(list((tmp_path / "latents").iterdir())) == len(tiny_dataset.rows)
+    assert lora(tmp_path / "none") == lora(tmp_path / "cold") == lora(tmp_path / "warm")
+
+
+def test_a_larger_batch_sees_the_same_samples(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    """At a learning rate too small to matter, batch 4's first loss is the mean of batch 1's first four."""
+    small = {"lr_unet": 1e-12, "lr_text": 0.0}
+    ones = losses(run(random_base, tiny_dataset, tmp_path / "1", steps=4, variants={"v1": variant(batch=1, **small)}))
+    four = losses(run(random_base, tiny_dataset, tmp_path / "4", steps=1, variants={"v1": variant(batch=4, **small)}))
+    assert four[0] == pytest.approx(math.fsum(ones) / 4, rel=1e-5)
