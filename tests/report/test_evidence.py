@@ -31,11 +31,27 @@ def test_everything_is_found(study: Path) -> None:
     assert evidence.absent == ()
 
 
+def test_the_two_fixed_noise_losses_are_kept_apart(study: Path) -> None:
+    run = gather(study).runs[0]
+    assert [step for step, _ in run.held_out] == [step for step, _ in run.relearned]
+    assert run.held_out[-1][1] - run.relearned[-1][1] > 0.005
+
+
 def test_a_run_that_failed_says_how_far_it_came(study: Path) -> None:
     v3 = next(run for run in gather(study).runs if run.name == "v3-0")
     assert not v3.finished
     assert (v3.steps, v3.of) == (17, 40)
     assert "no longer finite" in v3.last_words
+
+
+def test_a_run_whose_loss_burst_says_so_even_without_a_note(own: Path) -> None:
+    log = own / "runs" / ".v3-0.partial" / "events.jsonl"
+    kept = [line for line in log.read_text(encoding="utf-8").splitlines() if '"note"' not in line]
+    last = json.loads(kept[-1]) | {"step": 18, "loss": "nan"}
+    log.write_text("\n".join([*kept, json.dumps(last)]) + "\n", encoding="utf-8")
+    v3 = next(run for run in gather(own).runs if run.name == "v3-0")
+    assert (v3.steps, v3.last_words) == (18, "the loss was no longer finite")
+    assert len(v3.losses) == 17
 
 
 def test_a_study_cut_before_its_scores_is_read_and_says_so(own: Path) -> None:

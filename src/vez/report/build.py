@@ -121,6 +121,9 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "held_out": figures.held_out_chart(
             evidence.runs, chosen_run=chosen_run, title="Loss of each run on held-out pictures at fixed noise"
         ),
+        "gap": figures.gap_chart(
+            evidence.runs, chosen_run=chosen_run, title="Held-out minus trained-on loss of each run at fixed noise"
+        ),
         "run_columns": figures.RUN_COLUMNS,
         "runs": figures.run_lines(evidence.runs, chosen_run=chosen_run),
         "data": data,

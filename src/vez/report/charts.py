@@ -60,7 +60,7 @@ def dots(rows: Sequence[Dot], *, title: str, axis: str, zero: float | None = Non
         raise ValueError("a dot chart needs at least one row")
     numbers = [number for row in rows for number in (row.value, row.low, row.high) if number is not None]
     ticks = nice_ticks(min([*numbers, *_given(zero)]), max([*numbers, *_given(zero)]), count=5)
-    left, right, top = _gutter(row.label for row in rows), WIDTH - 12.0, 22.0
+    left, right, top = _gutter(row.label for row in rows), WIDTH - 18.0, 22.0
     bottom = top + ROW * len(rows)
     scale = _Scale(ticks[0], ticks[-1], left, right)
     parts = [_svg_open(title, bottom + 40)]
@@ -189,7 +189,7 @@ def _number(value: float, ticks: Sequence[float]) -> str:
 def _gutter(labels: Iterable[str], *, least: float = 64.0) -> float:
     """Room for the longest label at 12 units of type, within reason; `_short` cuts what would not fit."""
     longest = max(len(_short(label)) for label in labels)
-    return max(least, 7.2 * longest + 22)
+    return max(least, 7.7 * longest + 22)
 
 
 def _short(label: str) -> str:

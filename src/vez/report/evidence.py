@@ -129,7 +129,11 @@ class DroppedRow(Row):
 
 @dataclass(frozen=True)
 class Run:
-    """One LoRA, finished or not. `losses` and `held_out` are (step, loss); `steps` of `of` were taken in `seconds`."""
+    """One LoRA, finished or not; `steps` of `of` were taken in `seconds`.
+
+    `losses`, `held_out` and `relearned` are (step, loss): of the steps' own pictures, and at fixed noise of held-out
+    pictures and of pictures trained on.
+    """
 
     name: str
     variant: str
@@ -141,6 +145,7 @@ class Run:
     seconds: float
     losses: tuple[tuple[int, float], ...]
     held_out: tuple[tuple[int, float], ...]
+    relearned: tuple[tuple[int, float], ...]
     last_words: str
     lora_bytes: int | None
     lora_sha256: str | None
@@ -267,7 +272,8 @@ def _run_folders(runs: Path) -> list[Path]:
     """Finished runs and the `.<name>.partial` of those that never finished, by name."""
     if not runs.is_dir():
         return []
-    found = {folder.name: folder for folder in runs.iterdir() if (folder / "manifest.json").is_file()}
+    visible = (folder for folder in runs.iterdir() if not folder.name.startswith("."))
+    found = {folder.name: folder for folder in visible if (folder / "manifest.json").is_file()}
     for folder in runs.iterdir():
         if folder.name.startswith(".") and folder.name.endswith(".partial") and folder.is_dir():
             found.setdefault(folder.name[1 : -len(".partial")], folder)
@@ -279,17 +285,19 @@ def _read_run(folder: Path) -> Run:
     name = folder.name if finished else folder.name[1 : -len(".partial")]
     artifact = open_artifact(folder) if finished else None
     steps: dict[int, events.Step] = {}
-    held_out: dict[int, float] = {}
+    fixed: dict[str, dict[int, float]] = {"held_out": {}, "train": {}}
     seconds, of, last_words = 0.0, 0, ""
     log = folder / EVENTS_FILE
     for event in events.read(log) if log.is_file() else ():
         if isinstance(event, events.Step):
             steps[event.step] = event  # a step redone after an interruption stands once: as it counted
             seconds, of = seconds + event.seconds, event.of
-        elif isinstance(event, events.Validated) and event.split == "held_out":
-            held_out[event.step] = event.loss
+        elif isinstance(event, events.Validated):
+            fixed.setdefault(event.split, {})[event.step] = event.loss
         elif isinstance(event, events.Note):
             last_words = event.text
+    if steps and not math.isfinite(steps[max(steps)].loss):
+        last_words = last_words or "the loss was no longer finite"
     lora = folder / LORA_FILE
     return Run(
         name=name,
@@ -300,12 +308,17 @@ def _read_run(folder: Path) -> Run:
         steps=max(steps, default=0),
         of=of,
         seconds=seconds,
-        losses=tuple((step, steps[step].loss) for step in sorted(steps) if math.isfinite(steps[step].loss)),
-        held_out=tuple((step, loss) for step, loss in sorted(held_out.items()) if math.isfinite(loss)),
+        losses=_curve({step: event.loss for step, event in steps.items()}),
+        held_out=_curve(fixed["held_out"]),
+        relearned=_curve(fixed["train"]),
         last_words=last_words,
         lora_bytes=lora.stat().st_size if finished and lora.is_file() else None,
         lora_sha256=file_sha256(lora) if finished and lora.is_file() else None,
     )
+
+
+def _curve(losses: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    return tuple((step, losses[step]) for step in sorted(losses) if math.isfinite(losses[step]))
 
 
 def _read_datasets(where: Path, runs: tuple[Run, ...], absent: list[str]) -> Iterator[Data]:

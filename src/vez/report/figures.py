@@ -175,7 +175,9 @@ def reference_lines(scores: Scores | None) -> tuple[tuple[str, str], ...]:
         what = "CLIPscore of the real pictures with the trigger word minus with the describing words"
         lines.append((what, signed(reference.trigger_cost)))
     for arm, cosine in sorted(reference.training_alike.items()):
-        what = f"cosine to the nearest other training picture of {arm}, 95th percentile: above it a sample looks copied"
+        what = (
+            f"cosine of {arm}’s training pictures to the nearest other one, 95th percentile: above it, look for copies"
+        )
         lines.append((what, plain(cosine)))
     return tuple(lines)
 
@@ -202,16 +204,26 @@ def held_out_chart(runs: Iterable[Run], *, chosen_run: str | None, title: str) -
     return _line_chart(curves, title=title)
 
 
+def gap_chart(runs: Iterable[Run], *, chosen_run: str | None, title: str) -> Markup:
+    """Held-out minus trained-on loss at the same fixed noise; empty where one of the two was never measured."""
+    curves = []
+    for run, batch in _countable(runs):
+        trained = dict(run.relearned)
+        points = [(float(step * batch), loss - trained[step]) for step, loss in run.held_out if step in trained]
+        curves.append(Line(run.name, thin(points, most=CURVE_POINTS), _run_role(run, chosen_run)))
+    return _line_chart(curves, title=title, y_axis="held-out loss minus trained-on loss")
+
+
 def _countable(runs: Iterable[Run]) -> list[tuple[Run, int]]:
     """The runs whose batch is on record: without it steps cannot be turned into pictures, and the curve would lie."""
     batches = [(run, whole(run.settings, "batch")) for run in runs]
     return [(run, batch) for run, batch in batches if batch is not None]
 
 
-def _line_chart(curves: list[Line], *, title: str) -> Markup:
+def _line_chart(curves: list[Line], *, title: str, y_axis: str = "mean squared error of the noise") -> Markup:
     if not any(curve.points for curve in curves):
         return Markup()
-    return Markup(lines(curves, title=title, x_axis="pictures seen", y_axis="mean squared error of the noise"))
+    return Markup(lines(curves, title=title, x_axis="pictures seen", y_axis=y_axis))
 
 
 def _run_role(run: Run, chosen_run: str | None) -> Role:

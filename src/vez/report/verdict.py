@@ -222,7 +222,7 @@ def _because(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> s
     if not equal:
         return ""
     are = "is" if len(equal) == 1 else "are"
-    return f"{_listed(equal)} {are} not distinguishable from it; {_reason(use, equal, efforts)}."
+    return f"{_listed(equal)} {are} not distinguishable from {use}; {_reason(use, equal, efforts)}."
 
 
 def _reason(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
@@ -231,10 +231,10 @@ def _reason(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> st
     if any(math.isinf(number) for cost in (mine, *theirs) for number in cost) or mine in theirs:
         return "nothing tells them apart, and one had to be named"
     if all(mine[0] < steps for steps, _ in theirs):
-        return "it took fewer steps" if len(equal) == 1 else "it took the fewest steps"
+        return f"{use} took fewer steps" if len(equal) == 1 else f"{use} took the fewest steps"
     if all(mine[0] == steps for steps, _ in theirs):
-        return "it has the smaller rank" if len(equal) == 1 else "it has the smallest rank"
-    return "none took fewer steps, and of those with as few it has the smallest rank"
+        return f"{use} has the smaller rank" if len(equal) == 1 else f"{use} has the smallest rank"
+    return f"none took fewer steps, and of those with as few {use} has the smallest rank"
 
 
 def _sure(scores: Scores, use: str, decisive: str, metrics: Metrics) -> tuple[str, ...]:
