@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +11,9 @@ import pytest
 from study_on_disk import HOSTILE, HOSTILE_FILE, tear
 
 from vez.report.build import headline, report, shown
+from vez.report.evidence import gather
 from vez.report.pictures import Picture
+from vez.report.view import words_of
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -171,4 +174,22 @@ def test_a_small_budget_leaves_pictures_out_and_says_how_many(study: Path, tmp_p
 def test_small_pictures_are_enlarged_by_whole_factors() -> None:
     assert shown(Picture("", 64, 64), 160) == (128, 128, "dots")
     assert shown(Picture("", 320, 160), 160) == (160, 80, "smooth")
-    assert shown(Picture("", 100, 100), 160) == (100, 100, "smooth")
+    assert shown(Picture("", 64, 64), 104) == (128, 128, "dots")
+    assert shown(Picture("", 120, 120), 160) == (120, 120, "smooth")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("tiny", "tiny"),
+        ("maker/model-1.5", "maker/model-1.5"),
+        ("/home/me/base", "base"),
+        ("C:\\Users\\me\\base", "base"),
+    ],
+)
+def test_a_path_of_the_machine_is_not_passed_on(own: Path, written: str, read: str) -> None:
+    manifest = own / "samples" / "manifest.json"
+    row = json.loads(manifest.read_text(encoding="utf-8"))
+    row["config"]["trained_on"] = written
+    manifest.write_text(json.dumps(row), encoding="utf-8")
+    assert words_of(gather(own))["base"] == read

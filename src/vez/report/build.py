@@ -84,8 +84,8 @@ def page(evidence: Evidence, *, picture_budget: int = PICTURE_BUDGET) -> str:
 def shown(picture: Picture, size: int) -> tuple[int, int, str]:
     """Width and height on the page in CSS pixels, and the class; a small picture is enlarged by a whole factor."""
     longer = max(picture.width, picture.height)
-    if longer * 2 <= size:
-        factor = size // longer
+    factor = round(size / longer)
+    if factor > 1:
         return picture.width * factor, picture.height * factor, "dots"
     ratio = min(1.0, size / longer)
     return round(picture.width * ratio), round(picture.height * ratio), "smooth"

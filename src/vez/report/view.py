@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from vez.report.arms import Arm
 from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside
@@ -140,7 +140,10 @@ def words_of(evidence: Evidence) -> dict[str, str]:
     project = next((found for found in projects if isinstance(found, dict)), {})
     words = {name: project.get(name) for name in ("trigger", "noun", "describes")}
     words["base"] = evidence.samples.config.get("trained_on") if evidence.samples else None
-    return {name: value if isinstance(value, str) else "" for name, value in words.items()}
+    told = {name: value if isinstance(value, str) else "" for name, value in words.items()}
+    base = PureWindowsPath(told["base"])  # reads both kinds of slash
+    # A base in a folder goes by the folder's name: a report is passed on, and whose machine it was is nobody's business.
+    return {**told, "base": base.name if base.root or base.drive else told["base"]}
 
 
 def pieces(text: str, word: str) -> list[tuple[str, bool]]:
