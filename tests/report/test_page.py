@@ -183,7 +183,7 @@ def test_small_pictures_are_enlarged_by_whole_factors() -> None:
     [
         ("tiny", "tiny"),
         ("maker/model-1.5", "maker/model-1.5"),
-        ("/home/me/base", "base"),
+        ("/srv/me/base", "base"),
         ("C:\\Users\\me\\base", "base"),
     ],
 )

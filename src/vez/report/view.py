@@ -142,7 +142,7 @@ def words_of(evidence: Evidence) -> dict[str, str]:
     words["base"] = evidence.samples.config.get("trained_on") if evidence.samples else None
     told = {name: value if isinstance(value, str) else "" for name, value in words.items()}
     base = PureWindowsPath(told["base"])  # reads both kinds of slash
-    # A base in a folder goes by the folder's name: a report is passed on, and whose machine it was is nobody's business.
+    # A base in a folder goes by the folder's name: a report is passed on, a machine's paths are not.
     return {**told, "base": base.name if base.root or base.drive else told["base"]}
 
 
