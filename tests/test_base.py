@@ -108,6 +108,23 @@ def test_computing_in_another_type_gives_the_weights_back(random_base: Base) -> 
     assert torch.equal(bases.encode_text(random_base, ["zolka"]), before)
 
 
+def test_plain_attention_is_the_same_attention(random_base: Base) -> None:
+    def outputs() -> tuple[torch.Tensor, torch.Tensor]:
+        states = bases.encode_text(random_base, ["zolka", "a girl"])
+        x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return states, random_base.unet(x, torch.tensor([5, 500]), states).sample
+
+    kinds = [type(p) for p in random_base.unet.attn_processors.values()]  # type: ignore[operator,union-attr]
+    fused = outputs()
+    with bases.plain_attention(random_base):
+        assert random_base.text_encoder.config._attn_implementation == "eager"  # type: ignore[union-attr]
+        for plain, before in zip(outputs(), fused, strict=True):
+            torch.testing.assert_close(plain, before, rtol=1e-4, atol=1e-5)
+    assert [type(p) for p in random_base.unet.attn_processors.values()] == kinds  # type: ignore[operator,union-attr]
+    assert all(torch.equal(after, before) for after, before in zip(outputs(), fused, strict=True))
+
+
 def test_the_hash_follows_the_weights(copy: Path, random_base: Base) -> None:
     assert bases.load(str(copy)).sha256 == random_base.sha256
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
@@ -259,6 +260,25 @@ def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
         for parameter, data in kept:
             parameter.data = data
         base.dtype = own
+
+
+@contextmanager
+def plain_attention(base: Base) -> Iterator[None]:
+    """Attention in plain products inside the block: the fused one's backward is slow in bfloat16 on a CPU.
+
+    At 64 to 256 tokens it took 1 to 9 times as long, forward and backward together (torch 2.13, AVX-512). Plain
+    attention keeps all its matrices, so it is for small pictures.
+    """
+    unet: Any = base.unet
+    text_encoder: Any = base.text_encoder
+    processors, implementation = dict(unet.attn_processors), text_encoder.config._attn_implementation
+    unet.set_attn_processor(AttnProcessor())
+    text_encoder.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(processors)
+        text_encoder.set_attn_implementation(implementation)
 
 
 def tokenize(base: Base, captions: Sequence[str]) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vez import __version__, checkpoint
-from vez.base import Base, cached_moments, computing_in
+from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
@@ -32,6 +32,7 @@ from vez.tape import Tape, learning_rate_factor, noise, record
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
+PLAIN_ATTENTION_PIXELS = 256  # side of the pictures up to which its matrices are small (1,024 tokens)
 VALIDATED_ANYWAY = 4  # trained pictures in the validation of a dataset that holds none out
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -124,6 +125,8 @@ def train(
             }
             start = checkpoint.latest(list(folders.values()))
             stack.enter_context(computing_in(base, _DTYPES[precision]))
+            if precision == "bf16" and base.device.type == "cpu" and dataset.resolution <= PLAIN_ATTENTION_PIXELS:
+                stack.enter_context(plain_attention(base))
             runs = [
                 _Run(f"{n}-{seed}", variants[n], ids[n], folders[n], stack.enter_context(_log(folders[n], start)))
                 for n in todo
