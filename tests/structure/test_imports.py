@@ -141,7 +141,7 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     """No file written, no handler added, no seed set, no default changed, nothing printed."""
     code = f"""
 import importlib, json, logging, os, random, sys, warnings
-import torch, diffusers, transformers, peft, numpy   # their own effects are not ours
+import torch, diffusers, transformers, peft, numpy, rich.progress, typer.testing, pydantic  # their effects are not ours
 os.chdir({str(tmp_path)!r})
 def state():
     return [len(logging.getLogger().handlers), str(torch.get_default_dtype()), torch.get_num_threads(),
