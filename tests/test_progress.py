@@ -32,7 +32,7 @@ def test_every_event_is_iterated_and_the_last_done_returned(terminal: bool) -> N
     file = io.StringIO()
     assert show(stage(400), console=Console(file=file, force_terminal=terminal, width=120)) == END
     assert "the [end] is near" in file.getvalue()
-    assert "held-out loss 0.1250" in file.getvalue()
+    assert "fixed-noise loss of held-out pictures 0.1250" in file.getvalue()
 
 
 def test_a_log_file_gets_some_lines_per_run_and_no_control_characters() -> None:

@@ -33,8 +33,8 @@ def plain(event: Event) -> str | None:
             return (
                 f"  {event.run} step {step}/{of} loss {event.loss:.4f} · {event.seconds:.2f} s/step · {span(left)} left"
             )
-        case Validated(run=run, step=step, loss=loss):
-            return f"  {run} step {step} held-out loss {loss:.4f}"
+        case Validated(run=run, step=step, loss=loss, split=split):
+            return f"  {run} step {step} fixed-noise loss of {split.replace('_', '-')} pictures {loss:.4f}"
         case Saved(run=run, step=step, path=path):
             return f"  {run} step {step} saved {path.name}"
         case Note(text=text):

@@ -19,8 +19,9 @@ from vez.demo.world.words import PLACE_WORDS, POSE_WORDS, STYLE_WORDS, VIEW_WORD
 HERE = Path(__file__).parent / "project"
 VIEWS = {"full": 13, "upper": 8, "seated": 5, "lower": 3, "mannequin": 3, "doll": 2}
 SHAPES = ((384, 512), (512, 384), (420, 420), (360, 500), (540, 384), (480, 480))
-IN_BOTH = 16
-"""How many of version 2's good pictures version 1 has already."""
+V1 = (0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 13, 14, 16, 17, 18, 19)
+"""The good pictures that version 1 has already: none of the four that version 2's build holds out (5, 8, 12, 15), so
+that the same four judge every LoRA."""
 ORIENTATION = 0x0112
 TURNED = 6
 """EXIF orientation of a camera held upright: the stored picture must be turned a quarter clockwise."""
@@ -73,7 +74,7 @@ def bad_pictures(good: list[Scene]) -> dict[str, Image.Image]:
     plain = [replace(random_scene(rng, view=v)) for v in ("full", "upper")]
     found = {f"found-blurred-{i}": picture(good[i], i).filter(ImageFilter.GaussianBlur(9)) for i in (1, 4)}
     found |= {f"found-small-{i}": picture(good[i], i).resize((84, 84)) for i in (2, 7)}
-    found |= {f"found-mirrored-{i}": ImageOps.mirror(picture(good[i], i)) for i in (0, 5)}
+    found |= {f"found-mirrored-{i}": ImageOps.mirror(picture(good[i], i)) for i in (0, 6)}
     found |= {f"found-other-{i}": picture(scene, 50 + i) for i, scene in enumerate(plain)}
     return found
 
@@ -88,7 +89,7 @@ def main() -> None:
     good, rng = good_scenes(), random.Random(11)
     for i, scene in enumerate(good):
         name = f"nosnja-{i:02d}" + (".png" if i % 6 == 3 else ".jpg")
-        for folder in (v1, v2) if i < IN_BOTH else (v2,):
+        for folder in (v1, v2) if i in V1 else (v2,):
             save(picture(scene, i), folder / name, turned=i % 7 == 2 and name.endswith("jpg"))
         (words / f"nosnja-{i:02d}.txt").write_text(hand_caption(scene, rng) + "\n")
     for name, image in bad_pictures(good).items():
