@@ -1,6 +1,8 @@
 """A whole study on a base of a few layers: every stage by the functions that the command line calls."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ held_out = 2
 resolution = 64
 
 [study.small]
+clip = "clip"
 steps = 2
 seeds = [0]
 validate_every = 2
@@ -59,11 +62,13 @@ context = "in the snow"
 """
 
 
-def make_project(folder: Path, base: Path) -> Config:
+def make_project(folder: Path, base: Path, clip: str | None = None) -> Config:
     """A project of eight pictures, all captioned by hand, on a base inside its folder."""
     (folder / "images").mkdir(parents=True)
     (folder / "captions").mkdir()
     (folder / "base").symlink_to(base, target_is_directory=True)
+    if clip is not None:
+        (folder / "clip").symlink_to(clip, target_is_directory=True)
     dice = np.random.default_rng(0)
     for i in range(8):
         coarse = Image.fromarray(dice.integers(0, 256, (8, 8, 3), dtype=np.uint8))
@@ -145,14 +150,14 @@ def clip_like_the_base(tmp_path_factory: pytest.TempPathFactory, random_base_fol
 def test_a_study_in_one_call_and_a_second_one_that_makes_nothing(
     tmp_path: Path, random_base_folder: Path, clip_like_the_base: str
 ) -> None:
-    project = make_project(tmp_path, random_base_folder)
-    events = list(study.run(project, "small", device="cpu", clip=clip_like_the_base))
+    project = make_project(tmp_path, random_base_folder, clip_like_the_base)
+    events = list(study.run(project, "small", device="cpu"))
     done = events[-1]
     assert isinstance(done, Done) and done.artifact_path == tmp_path / "studies" / "small" / "report.html"
     assert done.id == open_artifact(tmp_path / "studies" / "small" / "scores").id
     made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"}
     page = done.artifact_path.read_bytes()
-    again = list(study.run(project, "small", device="cpu", clip=clip_like_the_base))
+    again = list(study.run(project, "small", device="cpu"))
     assert again[-1] == done
     assert not any(isinstance(event, Step | Sampled) for event in again)
     assert done.artifact_path.read_bytes() == page, "the same artifacts give the same page"
@@ -206,3 +211,37 @@ def test_mistakes_are_found_before_the_work(tmp_path: Path, random_base_folder: 
         picture.unlink()
     with pytest.raises(DataError, match="no pictures"):
         study.plan(project, "small")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from vez import config, study
+for event in study.run(config.load(Path(sys.argv[1])), "small", device="cpu"):
+    print(type(event).__name__, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [("Step", 3), ("Sampled", 3), ("Stage", 1)])
+def test_killed_anywhere_and_run_again_the_study_is_the_same(
+    tmp_path: Path, random_base_folder: Path, clip_like_the_base: str, after: tuple[str, int]
+) -> None:
+    """kill -9, then the same command: the LoRAs and images have the bytes of a study that nobody stopped."""
+    whole = make_project(tmp_path / "whole", random_base_folder, clip_like_the_base)
+    cut = make_project(tmp_path / "cut", random_base_folder, clip_like_the_base)
+    list(study.run(whole, "small", device="cpu"))
+    command = [sys.executable, "-c", KILLED, str(cut.root / "vez.toml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        kind, count = after
+        for line in process.stdout:
+            count -= line.strip() == kind
+            if count == 0:
+                process.kill()
+                break
+    assert not (cut.root / "studies" / "small" / "report.html").exists()
+    list(study.run(cut, "small", device="cpu"))
+    for made in sorted((whole.root / "studies").rglob("*")):
+        if made.suffix in {".safetensors", ".png"} or made.name in {"samples.jsonl", "scores.jsonl", "summary.json"}:
+            assert (cut.root / made.relative_to(whole.root)).read_bytes() == made.read_bytes(), made.name

@@ -229,6 +229,8 @@ class Study(_Table):
     """What is drawn to compare them; absent: vez's own list."""
     sampling: Sampling = Sampling()
     """How it is drawn."""
+    clip: Text | None = None
+    """The CLIP that scores: a hub id, or a folder; absent: openai/clip-vit-base-patch32 (for "tiny", its own)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -64,13 +64,13 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
     )
 
 
-def run(config: Config, name: str, *, device: str = "auto", clip: str | None = None) -> Iterator[Event]:
-    """The whole study; the last event is Done with its report. ``clip`` as in `score_samples`. Raises what they do."""
+def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
+    """The whole study; the last event is Done with its report. Raises what its stages raise."""
     base = _load_base(config, device)
     datasets = yield from build_datasets(config, _datasets_of(config, name))
     yield from train_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, base=base)
-    yield from score_samples(config, name, device=device, datasets=datasets, clip=clip)
+    yield from score_samples(config, name, device=device, datasets=datasets)
     yield write_report(config, name)
 
 
@@ -140,14 +140,9 @@ def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base
 
 
 def score_samples(
-    config: Config,
-    name: str,
-    *,
-    device: str = "auto",
-    datasets: Mapping[str, Path] | None = None,
-    clip: str | None = None,
+    config: Config, name: str, *, device: str = "auto", datasets: Mapping[str, Path] | None = None
 ) -> Iterator[Event]:
-    """Measure the samples and compare the arms. ``clip``: folder or hub id of who looks; None: the base's own."""
+    """Measure the samples and compare the arms."""
     from vez.device import choose
     from vez.metrics import embed
     from vez.metrics.scores import score
@@ -159,7 +154,7 @@ def score_samples(
         folder_of(config, name) / "samples",
         {arm: loaded[config.study[name].variant[variant].dataset] for arm, variant, _ in _runs(config, name)},
         project=config.project,
-        clip=embed.load(clip or embed.clip_for(config.project.base), device=choose(device)),
+        clip=embed.load(_clip_source(config, name), device=choose(device)),
         into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
     )
@@ -225,6 +220,16 @@ def _load_base(config: Config, device: str) -> "Base":
 
     folder = config.root / config.project.base  # a path in vez.toml is relative to it
     return load(str(folder) if folder.is_dir() else config.project.base, device=choose(device))
+
+
+def _clip_source(config: Config, name: str) -> str:
+    """The CLIP that the study names, a folder relative to vez.toml; else the base's own."""
+    from vez.metrics.embed import clip_for
+
+    clip = config.study[name].clip
+    if clip is None:
+        return clip_for(config.project.base)
+    return str(config.root / clip) if (config.root / clip).is_dir() else clip
 
 
 def _device_kind(device: str) -> str:
