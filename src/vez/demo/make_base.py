@@ -57,9 +57,9 @@ SIZES = {
         judged=10_000,
         vae=3_000,
         reading=500,
-        unet=4_300,
-        decoder=500,
-        judge=1_000,
+        unet=3_500,
+        decoder=1_300,
+        judge=700,
         batch=48,
         prompts=512,
     ),
@@ -171,11 +171,13 @@ class Maker:
     def decoder(self) -> None:
         """Sharpen the decoder; the latents stay."""
         vae = AutoencoderKL.from_pretrained(self.work / "vae").to(self.device, memory_format=torch.channels_last)
-        pictures, _ = drawn(self.work, "vae", min(7_000, self.size.pictures), seed=11, ornaments=0.2)
+        pictures, _ = drawn(
+            self.work, "ornate", min(6_000, self.size.pictures), seed=41, ornaments=0.15, patchwork=0.55
+        )
         model = autoencoder.sharpen(
             vae,
             pictures,
-            plan=self.plan(self.size.decoder, 7e-4, weight_decay=0.0, seed=4),
+            plan=self.plan(self.size.decoder, 1e-3, weight_decay=0.0, seed=4),
             folder=self.work,
             batch=8,
             device=self.device,
