@@ -61,8 +61,8 @@ def test_steps_hold_the_pictures_seen(thesis: Config) -> None:
 
 def test_a_measured_rate_gives_the_time(thesis: Config) -> None:
     rates = {
-        rate_key(thesis, "v1", batch=1, variants=1, device="cuda"): 0.1,
-        rate_key(thesis, "v2", batch=8, variants=3, device="cuda"): 1.0,
+        rate_key(thesis, "thesis", "v1", batch=1, variants=1, device="cuda"): 0.1,
+        rate_key(thesis, "thesis", "v2", batch=8, variants=3, device="cuda"): 1.0,
     }
     made = plan(thesis, "thesis", pictures={"v1": 30, "v2": 34}, cost=cost_of(None), rates=rates, device="cuda")
     assert made.seconds == pytest.approx(2 * (340 + 425))

@@ -177,6 +177,20 @@ def test_samples_come_from_every_arm_and_the_report_shows_them(project: Config) 
     assert study.verdict(project, "small")
 
 
+@pytest.mark.usefixtures("trained")
+def test_precision_changes_what_is_trained_and_drawn(project: Config) -> None:
+    text = TOML.replace("small", "quick").replace("steps = 2", 'precision = "bf16"\nsteps = 2', 1)
+    (project.root / "quick.toml").write_text(text, encoding="utf-8")
+    quick = config.load(project.root / "quick.toml")
+    list(study.train_runs(quick, "quick", device="cpu"))
+    list(study.draw_samples(quick, "quick", device="cpu"))
+    for file in ("runs/low-0/lora.safetensors", "samples/base/snow-class-0.png"):
+        small, other = (study.folder_of(project, name) / file for name in ("small", "quick"))
+        if not small.exists():
+            list(study.draw_samples(project, "small", device="cpu"))
+        assert small.read_bytes() != other.read_bytes(), file
+
+
 def test_sampling_before_training_says_what_to_do(tmp_path: Path, random_base_folder: Path) -> None:
     project = make_project(tmp_path, random_base_folder)
     with pytest.raises(StoreError, match="vez train small"):

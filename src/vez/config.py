@@ -229,6 +229,8 @@ class Study(_Table):
     """What is drawn to compare them; absent: vez's own list."""
     sampling: Sampling = Sampling()
     """How it is drawn."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What U-Net and text encoder compute in; bf16 is faster where the machine has it. A LoRA itself is fp32 always."""
     clip: Text | None = None
     """The CLIP that scores: a hub id, or a folder; absent: openai/clip-vit-base-patch32 (for "tiny", its own)."""
 

@@ -104,7 +104,7 @@ def plan(
     passes = []
     for (dataset, batch), names in groups(study).items():
         steps = study.steps_of(study.variant[names[0]], pictures[dataset])
-        rate = rates.get(rate_key(config, dataset, batch=batch, variants=len(names), device=device))
+        rate = rates.get(rate_key(config, name, dataset, batch=batch, variants=len(names), device=device))
         passes.append(Pass(dataset, pictures[dataset], batch, names, steps, None if rate is None else rate * steps))
     arms = 1 + len(study.variant) * len(study.seeds)
     lengths = (f"{study.steps} steps each", f"{study.images_seen} pictures seen each", f"{study.epochs} epochs each")
@@ -129,9 +129,10 @@ def groups(study: Study) -> dict[tuple[str, int], tuple[str, ...]]:
     return found
 
 
-def rate_key(config: Config, dataset: str, *, batch: int, variants: int, device: str) -> str:
+def rate_key(config: Config, study: str, dataset: str, *, batch: int, variants: int, device: str) -> str:
     """Under which name a measured rate is kept: all that the time of a step mostly depends on."""
-    return f"{config.project.base} {device} {config.dataset[dataset].resolution}px batch {batch} x {variants}"
+    how = f"{device} {config.study[study].precision}"
+    return f"{config.project.base} {how} {config.dataset[dataset].resolution}px batch {batch} x {variants}"
 
 
 def named(config: Config, name: str | None) -> str:

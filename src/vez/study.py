@@ -113,6 +113,7 @@ def train_runs(
                 into={variant: _run_folder(config, name, variant, seed) for variant in variants},
                 save_every=study.save_every,
                 validate_every=study.validate_every,
+                precision=study.precision,
                 trigger=config.project.trigger,
                 cache=config.root / ".vez" / "latents",
             ):
@@ -120,7 +121,7 @@ def train_runs(
                     steps.append(event)
                 yield event
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
-            key = planning.rate_key(config, dataset, batch=batch, variants=side, device=base.device.type)
+            key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
             _record_rate(config, key, [step.seconds for step in steps])
 
 
@@ -136,6 +137,7 @@ def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base
         sampling=study.sampling,
         into=folder_of(config, name) / "samples",
         project=config.project,
+        bf16=study.precision == "bf16",
     )
 
 
