@@ -179,7 +179,8 @@ def _check_placeholders(text: str) -> None:
             raise ValueError(f"{{{word}}} cannot be filled in; only {{trigger}}, {{noun}} and {{describes}} can")
 
 
-# Scenes after DreamBooth's prompt list (Ruiz et al. 2023, supplementary): what is asked for besides the concept.
+# Scenes after DreamBooth's prompt list (Ruiz et al. 2023, supplementary): what is asked for besides the concept. Eight,
+# since with fewer four LoRAs could never be told from the base: a sign-flip test's least p is 2/2^n (metrics.stats).
 _SCENES = (
     "in the snow",
     "on the beach",
@@ -187,12 +188,14 @@ _SCENES = (
     "in a wheat field",
     "in a library",
     "in front of a mountain",
+    "in a kitchen",
+    "at night",
 )
 _UNRELATED = ("a photo of a red car", "a photo of a cat", "a bowl of fruit on a table", "a portrait of a man")
 
 
 def default_prompts() -> tuple[Prompt, ...]:
-    """The prompts of a study that names none: six scenes in three roles each, and four unrelated ones."""
+    """The prompts of a study that names none: eight scenes in three roles each, and four unrelated ones."""
     prompts: list[Prompt] = []
     for i, scene in enumerate(_SCENES, start=1):
         words = {"context": scene, "group": f"scene{i}"}
