@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vez.demo.world.brush import Brush, Colour, mix
-from vez.demo.world.people import ARMS, INK, SHOULDERS, Person, draw_arms, draw_legs
+from vez.demo.world.people import ARMS, INK, Person, draw_arms, draw_legs
 
 COLOURS: dict[str, Colour] = {
     "red": (220, 48, 52),
@@ -19,7 +19,7 @@ COLOURS: dict[str, Colour] = {
 }
 WHITE: Colour = (248, 246, 240)
 TROUSERS: Colour = (72, 82, 112)
-WINE: Colour = (122, 20, 36)
+WINE: Colour = (150, 20, 44)
 GOLD: Colour = (230, 182, 62)
 
 
@@ -121,13 +121,11 @@ def _skirt(b: Brush, who: Person, pose: str, colour: Colour, seated: bool) -> No
 
 
 def _apron(b: Brush, low: float) -> None:
-    b.poly([(-9, 77), (9, 77), (14, low), (-14, low)], (44, 30, 52))
-    for row, y in enumerate(range(81, int(low) - 2, 6)):
-        half = 8 + (y - 77) * 0.24
-        for i in range(3):
-            x, fill = (i - 1) * half * 0.62, ((214, 58, 60), GOLD, (70, 160, 110))[(i + row) % 3]
-            b.poly([(x - 2.6, y), (x, y - 2.6), (x + 2.6, y), (x, y + 2.6)], fill)
-    b.line([(-13.6, low - 0.8), (13.6, low - 0.8)], 2.0, GOLD)
+    b.poly([(-10, 77), (10, 77), (15, low), (-15, low)], (40, 30, 60))
+    for row, y in enumerate((83.5, 92.0)):
+        for side in (-1, 1):
+            x, fill = (5.0 + row) * side, ((228, 60, 60), GOLD)[(row + (side > 0)) % 2]
+            b.poly([(x - 4, y), (x, y - 4), (x + 4, y), (x, y + 4)], fill)
 
 
 def _costume(b: Brush, who: Person, pose: str, colour: Colour, seated: bool) -> None:
@@ -135,25 +133,20 @@ def _costume(b: Brush, who: Person, pose: str, colour: Colour, seated: bool) -> 
     _bare(b, who, seated)
     low = 99 if seated else 103
     _flared(b, WHITE, low, 25)
-    b.poly([(-24, low - 4), (24, low - 4), (25, low), (-25, low)], WINE)
+    b.poly([(-24, low - 5), (24, low - 5), (25, low), (-25, low)], WINE)
     _torso(b, WHITE, 78)
     draw_arms(b, pose, mix(WHITE, INK, 0.07), who.skin_colour, width=10.5)
-    for shoulder, (elbow, hand) in zip(SHOULDERS, ARMS[pose], strict=True):
-        if shoulder:
-            at = tuple(e + (h - e) * 0.62 for e, h in zip(elbow, hand, strict=True))
-            b.oval(at[0], at[1], 5.4, 4.2, WINE)
-            b.oval(at[0], at[1], 3.4, 1.5, GOLD)
+    for elbow, hand in ARMS[pose]:
+        b.oval(elbow[0] + (hand[0] - elbow[0]) * 0.62, elbow[1] + (hand[1] - elbow[1]) * 0.62, 5.4, 4.2, WINE)
     _apron(b, low - 6)
     for side in (-1, 1):
-        b.poly(
-            [(5 * side, 51), (11 * side, 51), (14.5 * side, 56), (13.6 * side, 78), (2.6 * side, 78), (2.6 * side, 68)],
-            WINE,
-        )
-        b.line([(6 * side, 52), (3.2 * side, 68), (3.2 * side, 77.5)], 1.7, GOLD)
-        b.ring(8.6 * side, 62, 2.9, 1.2, GOLD)
-        b.ring(8.6 * side, 71, 2.9, 1.2, GOLD)
-    b.rect(-13.5, 76, 13.5, 79, GOLD)
-    for x, y in ((-6, 53), (-3.6, 56.4), (0, 58), (3.6, 56.4), (6, 53)):
+        edge = [(3.5 * side, 51), (3.0 * side, 68), (3.0 * side, 77)]
+        b.poly([(3.5 * side, 51), (11 * side, 51), (15.5 * side, 56), (14.5 * side, 78), *reversed(edge[1:])], WINE)
+        b.line(edge, 1.5, GOLD)
+        for y in (62, 71):
+            b.oval(9.0 * side, y, 1.5, 1.5, GOLD)
+    b.rect(-14.2, 75.5, 14.2, 79, GOLD)
+    for x, y in ((-6, 52.6), (-3.4, 55.6), (0, 57), (3.4, 55.6), (6, 52.6)):
         b.oval(x, y, 1.9, 1.9, GOLD)
 
 
