@@ -7,11 +7,11 @@ for, and ``events.jsonl``. A run that is killed goes on from its last state and 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -83,9 +83,7 @@ def train(
     cache: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> Iterator[Event]:
-    """Teach one concept to several LoRAs at once; each ends with its own Done.
-
-    What is finished already is not trained again, what was cut goes on.
+    """Teach one concept to several LoRAs at once; each ends with its own Done. A cut run goes on, a finished one stays.
 
     Args:
         base: the frozen base; it is as it was when the generator ends, however it ends.
@@ -107,42 +105,48 @@ def train(
     """
     if len({variant.batch for variant in variants.values()}) != 1 or variants.keys() != into.keys():
         raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
-    length = {"seed": seed, "steps": steps, "save_every": save_every, "validate_every": validate_every}
+    shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
+    shared |= {"save_every": save_every, "validate_every": validate_every}
+    configs = {name: {"name": name, "variant": _setting(v), **shared} for name, v in variants.items()}
     parents = {"base": base.sha256, "dataset": dataset.id}
-    configs = {
-        name: {"name": name, "variant": v.model_dump() | {"alpha": v.scale_alpha}, **length, "precision": precision}
-        for name, v in variants.items()
-    }
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
     todo = [name for name in variants if find(into[name], ids[name]) is None]
-    if todo:
-        with ExitStack() as stack:
-            folders = {
-                n: stack.enter_context(
-                    making(into[n], kind=KIND, parents=parents, config=configs[n], version=VERSION)
-                ).path
-                for n in todo
-            }
-            start = checkpoint.latest(list(folders.values()))
-            stack.enter_context(computing_in(base, _DTYPES[precision]))
-            if precision == "bf16" and base.device.type == "cpu" and dataset.resolution <= PLAIN_ATTENTION_PIXELS:
-                stack.enter_context(plain_attention(base))
-            runs = [
-                _Run(f"{n}-{seed}", variants[n], ids[n], folders[n], stack.enter_context(_log(folders[n], start)))
-                for n in todo
-            ]
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_folder(into[name], parents, configs[name])) for name in todo]
+        start = checkpoint.latest(folders) if todo else 0
+        runs = [
+            _Run(f"{name}-{seed}", variants[name], ids[name], folder, stack.enter_context(_log(folder, start)))
+            for name, folder in zip(todo, folders, strict=True)
+        ]
+        if runs:
+            stack.enter_context(_computing(base, precision, pixels=dataset.resolution))
             work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(validate_every), cache=cache)
             stack.callback(work.lora.detach)
-            yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
-            if start:
-                checkpoint.restore(work.lora, work.optimizer, list(folders.values()), step=start)
-                yield Note(f"goes on after step {start}")
             headers = [_header(work, run, seed=seed, trigger=trigger, precision=precision) for run in runs]
+            yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
             yield from _steps(work, start, headers, save_every, validate_every, checkpoint_seconds)
-            yield from _save(work, headers, name="lora", step=steps)
-            checkpoint.clear(list(folders.values()))
     for name in variants:
         yield Done(into[name], ids[name])
+
+
+def _setting(variant: Variant) -> dict[str, Any]:
+    """A variant as the manifest keeps it: with its alpha, given or not."""
+    return variant.model_dump() | {"alpha": variant.scale_alpha}
+
+
+@contextmanager
+def _folder(into: Path, parents: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder a run is made in; its state goes when the run is finished, and only then."""
+    with making(into, kind=KIND, parents=parents, config=config, version=VERSION) as made:
+        yield made.path
+        checkpoint.clear([made.path])
+
+
+@contextmanager
+def _computing(base: Base, precision: Literal["fp32", "bf16"], *, pixels: int) -> Iterator[None]:
+    plain = precision == "bf16" and base.device.type == "cpu" and pixels <= PLAIN_ATTENTION_PIXELS
+    with computing_in(base, _DTYPES[precision]), plain_attention(base) if plain else nullcontext():
+        yield
 
 
 def _log(folder: Path, start: int) -> EventLog:
@@ -199,16 +203,22 @@ def _steps(
 ) -> Iterator[Event]:
     """The loop. A state is written after everything else of its step, so a resumed log has no gap and nothing twice."""
     folders = [run.folder for run in work.runs]
-    if validate_every and not start:
+    if start:
+        checkpoint.restore(work.lora, work.optimizer, folders, step=start)
+        yield Note(f"goes on after step {start}")
+    elif validate_every:
         yield from _validate(work, step=0)
     saved_at = monotonic()
     for step in range(start + 1, work.steps + 1):
         yield from _step(work, step)
         if validate_every and (step % validate_every == 0 or step == work.steps):
             yield from _validate(work, step=step)
-        if save_every and step % save_every == 0 and step < work.steps:
+        if step == work.steps:
+            yield from _save(work, headers, name="lora", step=step)
+        elif save_every and step % save_every == 0:
             yield from _save(work, headers, name=f"lora-{step:06d}", step=step)
-        if step < work.steps and monotonic() - saved_at >= checkpoint_seconds:
+        # One at the very end too: a kill between two runs' finishing then costs the second nothing.
+        if step == work.steps or monotonic() - saved_at >= checkpoint_seconds:
             checkpoint.save(work.lora, work.optimizer, folders)
             saved_at = monotonic()
 
