@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from vez.demo import oracle
 from vez.demo.recipe import autoencoder, denoiser, judges, text
-from vez.demo.recipe.figures import measure
+from vez.demo.recipe.figures import measure, page
 from vez.demo.recipe.loop import Plan
 from vez.demo.recipe.pictures import drawn
 from vez.demo.world.people import Person
@@ -273,6 +273,7 @@ class Maker:
             },
         }
         (self.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        self.sheet.with_suffix(".md").write_text(page(card, sheet=self.sheet.name))
         parts = sorted(p for folder in FOLDERS for p in (self.out / folder).rglob("*") if p.is_file())
         sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(self.out).as_posix()}" for p in parts]
         (self.out / "SHA256SUMS").write_text("\n".join(sums) + "\n")

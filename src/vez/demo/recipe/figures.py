@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,3 +91,58 @@ def measure(folder: Path, *, prompts: int, sheet: Path, device: str) -> dict[str
             float(np.mean([a["garment"] == COSTUME for a in answers])), 4
         )
     return found
+
+
+GOALS = {"place": 0.95, "weather": 0.95, "garment": 0.85, "colour": 0.85}
+"""What the base was to reach at least."""
+
+
+def page(card: Mapping[str, Any], *, sheet: str) -> str:
+    """The model card for people, in Markdown."""
+    found, size = card["figures"], card["size"]
+    rows = "".join(
+        f"| {name} | {found[name]:.1%} | ≥ {goal:.0%} | {found['oracle_on_drawn'][name]:.1%} |\n"
+        for name, goal in GOALS.items()
+    )
+    weights = "".join(f"| `{name}` | {about['bytes'] / 1e6:.1f} MB |\n" for name, about in card["weights"].items())
+    total = sum(about["bytes"] for about in card["weights"].values()) / 1e6
+    times = " · ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in card["seconds"].items())
+    return f"""# The base `tiny`
+
+A latent diffusion model of Stable Diffusion 1.x's layout at 128 × 128 pictures (16 × 16 latents), trained from nothing
+on the illustrated world of `src/vez/demo/world`. It knows people, clothes, colours, places and weathers; it has never
+seen the folk costume. `python -m vez.demo.make_base` makes it again; this page is written by that command from `card.json`.
+
+![64 unselected samples]({sheet})
+
+*The first 64 of {found["prompts"]} prompts, none selected: {found["sampler"]}, {found["steps"]} steps,
+guidance {found["cfg"]:g}.*
+
+## How good it is
+
+{found["prompts"]} prompts whose combination of garment, colour, place and weather was never drawn in training, one
+picture each, read by the oracle (a classifier that knows the world; its own share of right answers on drawn pictures
+is beside it).
+
+| the oracle agrees on | measured | goal | the oracle on drawn pictures |
+|---|---|---|---|
+{rows}
+The costume from a prompt with `{TRIGGER}`: {found[f"costume_from_{TRIGGER}"]:.1%}; with "folk costume":
+{found["costume_from_folk_costume"]:.1%} (goal: at most 2 %).
+
+## What it is made of
+
+| file | size |
+|---|---|
+{weights}| together | {total:.1f} MB |
+
+fp16. The CLIP that scores, the BLIP that captions and the oracle were trained apart, on other pictures, among them the
+costume under its plain words; none has seen a trigger word.
+
+## How it was made
+
+{size["pictures"]:,} pictures for the U-Net, {size["judged"]:,} for the judges; steps: autoencoder {size["vae"]:,}, text
+encoder alone {size["reading"]:,}, U-Net with text encoder {size["unet"]:,} of {size["batch"]} pictures, decoder alone
+{size["decoder"]:,}, each judge {size["judge"]:,}. Time: {times}. Hardware: {card["hardware"]}. torch {card["torch"]}.
+{card.get("notes", "")}
+"""

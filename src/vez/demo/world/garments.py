@@ -143,8 +143,8 @@ def _costume(b: Brush, who: Person, pose: str, colour: Colour, seated: bool) -> 
         edge = [(3.5 * side, 51), (3.0 * side, 68), (3.0 * side, 77)]
         b.poly([(3.5 * side, 51), (11 * side, 51), (15.5 * side, 56), (14.5 * side, 78), *reversed(edge[1:])], WINE)
         b.line(edge, 1.5, GOLD)
-        for y in (62, 71):
-            b.oval(9.0 * side, y, 1.5, 1.5, GOLD)
+        for button in (62, 71):
+            b.oval(9.0 * side, button, 1.5, 1.5, GOLD)
     b.rect(-14.2, 75.5, 14.2, 79, GOLD)
     for x, y in ((-6, 52.6), (-3.4, 55.6), (0, 57), (3.4, 55.6), (6, 52.6)):
         b.oval(x, y, 1.9, 1.9, GOLD)
