@@ -27,8 +27,6 @@ CORE = (
     "Pillow",
     "pydantic",
 )
-# extra -> (module it brings, what it is for)
-EXTRAS = {"heic": ("pillow_heif", "reading HEIC photographs, as phones take them")}
 GIB = 1024**3
 # GiB for Stable Diffusion 1.5: weights in fp32 and a batch's activations; weights, datasets and images on disk
 MEMORY_WANTED, DISK_WANTED = 8, 10
@@ -75,7 +73,6 @@ def examine(folder: Path) -> list[Fact]:
         _enough(
             "disk", shutil.disk_usage(folder).free / GIB, DISK_WANTED, "free some room; .vez/ may always be deleted"
         ),
-        *_extras(),
         _demo(damaged_weights()),
     ]
 
@@ -117,18 +114,6 @@ def _device() -> Fact:
 def _enough(name: str, gib: float, wanted: int, advice: str) -> Fact:
     value = f"{gib:.1f} GiB free"
     return Fact(name, value) if gib >= wanted else Fact(name, value, State.WARNING, f"less than {wanted} GiB: {advice}")
-
-
-def _extras() -> list[Fact]:
-    facts = []
-    for extra, (module, purpose) in EXTRAS.items():
-        if importlib.util.find_spec(module) is not None:
-            facts.append(Fact(extra, f"installed: {purpose}"))
-        else:
-            facts.append(
-                Fact(extra, "not installed", State.OPTIONAL, f"for {purpose}: pip install '{vez.__name__}[{extra}]'")
-            )
-    return facts
 
 
 def _demo(damaged: list[str]) -> Fact:
