@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, where, and with which exit code."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -69,6 +70,13 @@ def test_the_plan_is_printed_and_nothing_is_made(tmp_path: Path, monkeypatch: py
     assert "9.00 MiB" in result.output and "36.00 MiB" in result.output
     assert "as for an SD 1.x base" in result.output
     assert not (tmp_path / "studies").exists() and not (tmp_path / ".vez").exists()
+
+
+def test_the_libraries_bars_stay_out_of_a_log_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    RUN.invoke(app, ["build"])
+    assert os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS") == "1"
 
 
 def test_doctor_prints_a_line_per_fact() -> None:

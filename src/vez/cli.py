@@ -5,6 +5,7 @@ Whatever it does can be done from Python by the same functions.
 Nothing heavy is imported at the top, so that `vez --help` answers at once: each command imports the stage it runs.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -67,6 +68,8 @@ def main(
     ] = False,
 ) -> None:
     """Teach Stable Diffusion one new concept from about thirty pictures, and prove that it learned it."""
+    if not sys.stderr.isatty():  # a log file: the libraries' bars would fill it; read when they are first imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @app.command()

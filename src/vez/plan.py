@@ -81,8 +81,8 @@ class Plan:
             time = "time unknown until the first steps" if one.seconds is None else f"about {span(one.seconds)}"
             side = f"{_count(len(one.variants), 'variant')} in one pass" if len(one.variants) > 1 else "1 variant"
             lines.append(
-                f"  pass {i}: dataset {one.dataset}, {one.pictures} pictures, batch {one.batch} → {one.steps} steps, "
-                f"{one.seen} pictures seen; {side}; {time}"
+                f"  pass {i}: dataset {one.dataset}, at most {one.pictures} pictures, batch {one.batch} → "
+                f"{one.steps} steps, {one.seen} pictures seen; {side}; {time}"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
         lines.append(f"  then {self.images} images to compare them")

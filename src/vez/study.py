@@ -122,7 +122,7 @@ def train_runs(
                 yield event
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
             key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
-            _record_rate(config, key, [step.seconds for step in steps])
+            _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
 
 
 def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:
