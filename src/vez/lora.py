@@ -82,7 +82,7 @@ class _LoraProduct(torch.autograd.Function):
 
 @dataclass
 class _Pair:
-    """One module's weights of all variants, views of the flat buffers; ``scale`` (V, 1, 1) is alpha/rank, None for 1."""
+    """One module's weights of all variants, views of flat buffers; ``scale`` (V, 1, 1) is alpha/rank, None for 1."""
 
     down: Tensor
     up: Tensor

@@ -1,9 +1,12 @@
 """The docs cannot lag: the reference is generated, and every command, key and module has its place in a page."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from vez import reference
+from vez.events import Event
 from vez.reference import TABLES, commands, options
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,13 @@ def test_every_command_option_and_key_is_in_the_reference() -> None:
         for key, field in model.model_fields.items():
             assert f"| `{key}` |" in section, f"{heading} {key}"
             assert field.description, f"{heading} {key} has no docstring"
+
+
+def test_every_event_and_its_fields_are_in_the_page_of_files() -> None:
+    page = (DOCS / "files.md").read_text(encoding="utf-8")
+    for kind in get_args(Event):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{kind.__name__.lower()}` |")]
+        assert all(f"`{field.name}`" in row for field in fields(kind)), kind.__name__
 
 
 def test_every_module_is_on_the_map() -> None:
