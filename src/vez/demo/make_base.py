@@ -255,6 +255,10 @@ class Maker:
 
     def figures(self) -> None:
         """Measure the base and write the model card."""
+        for config in self.out.rglob("*.json"):  # where a part lay while it was made is nobody's business
+            table = json.loads(config.read_text())
+            if isinstance(table, dict) and table.pop("_name_or_path", None) is not None:
+                config.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n")
         found = measure(self.out, prompts=self.size.prompts, sheet=self.sheet, device=self.device)
         weights = sorted(p for p in self.out.rglob("*.safetensors"))
         card = {
@@ -264,6 +268,7 @@ class Maker:
             "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device}",
             "torch": torch.__version__,
             "figures": found,
+            "notes": notes.read_text() if (notes := self.work / "notes.txt").is_file() else "",
             "weights": {
                 str(p.relative_to(self.out)): {
                     "bytes": p.stat().st_size,

@@ -111,7 +111,7 @@ def page(card: Mapping[str, Any], *, sheet: str) -> str:
 
 A latent diffusion model of Stable Diffusion 1.x's layout at 128 × 128 pictures (16 × 16 latents), trained from nothing
 on the illustrated world of `src/vez/demo/world`. It knows people, clothes, colours, places and weathers; it has never
-seen the folk costume. `python -m vez.demo.make_base` makes it again; this page is written by that command from `card.json`.
+seen the folk costume. `python -m vez.demo.make_base` makes it again; that command writes this page from `card.json`.
 
 ![64 unselected samples]({sheet})
 
