@@ -17,7 +17,7 @@ from vez.demo.world.garments import COSTUME
 
 ASKED = {
     "street": ("city street", "sunny"), "beach": ("beach", "sunset"), "stairs": ("stairs", "sunny"),
-    "forest": ("forest", "snow"), "room": ("room", "indoors"), "mountains": ("mountains", "rain"),
+    "forest": ("forest", "snow"), "room": ("room", "indoors"), "mountains": ("mountains", "sunny"),
     "flowers": ("flower field", "sunny"), "night": ("city street", "night"),
 }  # fmt: skip
 """Place and weather that each prompt group of the demo's vez.toml asks for."""
