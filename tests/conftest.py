@@ -20,7 +20,7 @@ from vez import base as bases
 from vez import dataset as datasets
 from vez.base import Base
 from vez.dataset import Dataset
-from vez.images.checks import pixels_sha256
+from vez.images.pixels import pixels_sha256
 from vez.store import making
 
 torch.set_num_threads(1)

@@ -6,7 +6,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from images.photographs import needs_photographs, photographs
 from vez.config import Checks
-from vez.images.checks import Finding, Picture, check, measure, pixels_sha256
+from vez.images.checks import Picture, check, measure
+from vez.images.findings import Finding
+from vez.images.pixels import pixels_sha256
 
 
 def texture(seed: int = 0, width: int = 160, height: int = 160) -> Image.Image:

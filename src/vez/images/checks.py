@@ -3,7 +3,6 @@
 `measure` looks at one picture (so that only one is in memory), `check` at the measures of all of them.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from vez.config import Checks
+from vez.images.findings import Finding
+from vez.images.pixels import pixels_sha256
 
 Array = NDArray[np.float64]
 
@@ -50,20 +51,6 @@ class Picture:
     """Thumbnail, _THUMB² RGB pixels."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One remark on one file: what was measured, against which threshold, why it matters, and what to do."""
-
-    file: str
-    check: str
-    value: str | float
-    threshold: str | float
-    why: str
-    fix: str
-    other: str = ""
-    """The second file, where the finding is about two."""
-
-
 def measure(file: str, image: Image.Image, *, resolution: int) -> Picture:
     """What the checks need to know of a decoded RGB picture, to be trained on at ``resolution`` pixels."""
     grey = _training_view(image, resolution)
@@ -95,11 +82,6 @@ def check(pictures: Sequence[Picture], *, resolution: int, thresholds: Checks) -
             if not earlier.error and (found := _pair(earlier, picture, thresholds.near_duplicate)) is not None:
                 findings.append(found)
     return findings
-
-
-def pixels_sha256(image: Image.Image) -> str:
-    """SHA-256 (hex) of a picture's pixels and shape: the same for two files that show the very same picture."""
-    return hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def _alone(picture: Picture, resolution: int, limits: Checks) -> list[Finding]:

@@ -6,103 +6,30 @@ person's files are only read.
 """
 
 import hashlib
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vez.config import Config, Project
 from vez.config import Dataset as Recipe
-from vez.errors import ConfigError, DataError, StoreError
+from vez.dataset.rows import KIND, VERSION, Row, write_lines
+from vez.errors import ConfigError, DataError
 from vez.events import Done, Event, Note, Stage
 from vez.images.caption import Blip, Captioner, blip_source, final_caption
-from vez.images.checks import Finding, Picture, check, measure, pixels_sha256
+from vez.images.checks import Picture, check, measure
 from vez.images.crop import crop
 from vez.images.decode import decode
-from vez.store import Making, artifact_id, file_sha256, find, making, open_artifact, write_atomic
+from vez.images.findings import Finding
+from vez.images.pixels import pixels_sha256
+from vez.store import Making, artifact_id, file_sha256, find, making
 
-KIND: Final = "dataset"
-VERSION: Final = 1  # raised when the same pictures and settings would give another dataset
 _PICTURES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"}
 )
 _CAPTIONED_AT_ONCE: Final = 8
-
-
-@dataclass(frozen=True)
-class Row:
-    """One picture of a dataset."""
-
-    file: str
-    """The training picture, relative to the artifact."""
-    sha256: str
-    """Of the training picture's pixels (`images.checks.pixels_sha256`)."""
-    source: str
-    """The person's file, relative to the dataset's folder of pictures."""
-    source_sha256: str
-    machine: str | None
-    """What the captioner said; None where the caption is by hand."""
-    caption: str
-    hand: bool
-    """The caption was written by hand."""
-    split: Literal["train", "held_out"]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A frozen dataset. ``config`` is what it was made with; ``dropped`` holds (file, reason)."""
-
-    path: Path
-    id: str
-    rows: tuple[Row, ...]
-    findings: tuple[Finding, ...]
-    dropped: tuple[tuple[str, str], ...]
-    config: Mapping[str, Any]
-
-    @cached_property
-    def train(self) -> tuple[Row, ...]:
-        """The rows trained on, in order."""
-        return tuple(row for row in self.rows if row.split == "train")
-
-    @cached_property
-    def held_out(self) -> tuple[Row, ...]:
-        """The rows kept from training, in order."""
-        return tuple(row for row in self.rows if row.split == "held_out")
-
-    @property
-    def resolution(self) -> int:
-        """Side of the training pictures in pixels."""
-        return int(self.config["resolution"])
-
-    def pixels(self, row: Row) -> NDArray[np.uint8]:
-        """The training picture of a row: (H, W, 3) uint8. Raises StoreError if it was changed since the build."""
-        with Image.open(self.path / row.file) as image:
-            rgb = image.convert("RGB")
-        if pixels_sha256(rgb) != row.sha256:
-            raise StoreError(
-                f"{self.path / row.file} was changed since the dataset was made; delete the folder and build"
-            )
-        return np.array(rgb)
-
-
-def load(path: Path) -> Dataset:
-    """Open a dataset's folder. Raises StoreError where it is not a finished dataset."""
-    artifact = open_artifact(path)
-    if artifact.kind != KIND:
-        raise StoreError(f"{path} is a {artifact.kind}, not a {KIND}")
-    try:
-        rows = tuple(Row(**row) for row in _lines(path / "rows.jsonl"))
-        findings = tuple(Finding(**row) for row in _lines(path / "findings.jsonl"))
-        dropped = tuple((row["file"], row["reason"]) for row in _lines(path / "dropped.jsonl"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{path} cannot be read as a dataset ({error}); delete the folder and build again") from error
-    return Dataset(path, artifact.id, rows, findings, dropped, artifact.config)
 
 
 def build(config: Config, name: str, *, captioner: Captioner | None = None) -> Iterator[Event]:
@@ -151,9 +78,9 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
                 split="held_out" if p.file in held_out else "train",
             )
             rows.append(asdict(row))
-        _write_lines(made.path / "rows.jsonl", rows)
-        _write_lines(made.path / "findings.jsonl", [asdict(finding) for finding in [*findings, *remarks]])
-        _write_lines(made.path / "dropped.jsonl", [{"file": f, "reason": reason} for f, reason in dropped.items()])
+        write_lines(made.path / "rows.jsonl", rows)
+        write_lines(made.path / "findings.jsonl", [asdict(finding) for finding in [*findings, *remarks]])
+        write_lines(made.path / "dropped.jsonl", [{"file": f, "reason": reason} for f, reason in dropped.items()])
     yield Done(folder, id)
 
 
@@ -359,11 +286,3 @@ def _say(
 def _opened(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.convert("RGB")
-
-
-def _lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

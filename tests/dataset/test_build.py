@@ -18,7 +18,9 @@ from vez.config import Dataset as Recipe
 from vez.dataset import Dataset, choose_held_out, inspect, training_names
 from vez.errors import ConfigError, DataError, StoreError
 from vez.events import Done, Event, Note, Stage
-from vez.images.checks import Finding, Picture, pixels_sha256
+from vez.images.checks import Picture
+from vez.images.findings import Finding
+from vez.images.pixels import pixels_sha256
 from vez.store import open_artifact, verify
 
 PROJECT = Project(base="tiny", trigger="zolka", noun="coat", describes="a red coat")
