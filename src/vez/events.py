@@ -25,6 +25,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Item:
+    """One item of the part under way is finished: the ``done``-th, of ``of`` in all (None: unknown)."""
+
+    name: str
+    done: int
+    of: int | None = None
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimizer step of one run. ``step`` counts from 1 to ``of``; ``seconds`` is the wall time of the step."""
 
@@ -86,9 +95,9 @@ class Done:
     id: str
 
 
-Event = Stage | Step | Validated | Saved | Sampled | Note | Done
+Event = Stage | Item | Step | Validated | Saved | Sampled | Note | Done
 
-_TYPES: tuple[type[Event], ...] = (Stage, Step, Validated, Saved, Sampled, Note, Done)
+_TYPES: tuple[type[Event], ...] = (Stage, Item, Step, Validated, Saved, Sampled, Note, Done)
 _KINDS = {kind.__name__.lower(): kind for kind in _TYPES}
 # What a field of an event may be in JSON, by its annotation; an int where a float is meant is fine.
 _SHAPES: dict[Any, tuple[type, ...]] = {

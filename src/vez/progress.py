@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from vez.events import Done, Event, Note, Sampled, Saved, Stage, Step, Validated
+from vez.events import Done, Event, Item, Note, Sampled, Saved, Stage, Step, Validated
 from vez.plan import span
 
 LINES_PER_RUN = 20  # a log file gets about so many lines of steps per run, however long the run is
@@ -28,6 +28,8 @@ def plain(event: Event) -> str | None:
     match event:
         case Stage(name=name, total=total, detail=detail):
             return f"{name}{f' ({total})' if total is not None else ''}{f': {detail}' if detail else ''}"
+        case Item(name=name, done=done, of=of) if of and done % max(1, of // LINES_PER_RUN) == 0 and of > LINES_PER_RUN:
+            return f"  {name} {done}/{of}"
         case Step(step=step, of=of) if step == of or step == 1 or step % max(1, of // LINES_PER_RUN) == 0:
             left = (of - step) * event.seconds
             return (
@@ -71,6 +73,8 @@ def _bars(events: Iterable[Event], console: Console) -> Iterator[Event]:
                     progress.update(
                         task, completed=event.step, total=event.of, description=f"train · loss {event.loss:.4f}"
                     )
+                case Item() if task is not None:
+                    progress.update(task, completed=event.done)
                 case Sampled() if task is not None:
                     progress.update(task, advance=1, description=f"sample · {event.arm}")
                 case Note() | Saved() | Validated():

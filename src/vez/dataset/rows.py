@@ -93,7 +93,8 @@ class Dataset:
     @property
     def name(self) -> str:
         """Its name in vez.toml."""
-        return self.path.name.rpartition("-")[0] or self.path.name
+        folder = self.path.name.removeprefix(".").removesuffix(".partial")  # also while it is being made
+        return folder.rpartition("-")[0] or folder
 
     @cached_property
     def train(self) -> tuple[Row, ...]:
