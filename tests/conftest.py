@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -117,8 +117,10 @@ def make_base(folder: Path, *, prediction_type: str = "epsilon", linear_projecti
     return folder
 
 
-def make_dataset(folder: Path, *, pictures: int = 8, held_out: int = 2) -> Dataset:
-    """A finished dataset of coloured noise at 64×64, the last ones held out."""
+def make_dataset(
+    folder: Path, *, pictures: int = 8, held_out: int = 2, shapes: Sequence[tuple[int, int]] = ((SIZE, SIZE),)
+) -> Dataset:
+    """A finished dataset of coloured noise of the shapes in turn, the last ones held out."""
     dice = np.random.default_rng(7)
     config = {"resolution": SIZE, "pictures": pictures}
     with making(folder, kind=datasets.KIND, parents={}, config=config, version=datasets.VERSION) as made:
@@ -126,7 +128,8 @@ def make_dataset(folder: Path, *, pictures: int = 8, held_out: int = 2) -> Datas
         rows = []
         for i in range(pictures):
             coarse = dice.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+            width, height = shapes[i % len(shapes)]
+            image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
             image.save(made.path / "images" / f"{i:02d}.png")
             rows.append(
                 {
@@ -138,6 +141,10 @@ def make_dataset(folder: Path, *, pictures: int = 8, held_out: int = 2) -> Datas
                     "caption": CAPTIONS[i % len(CAPTIONS)],
                     "hand": True,
                     "split": "held_out" if i >= pictures - held_out else "train",
+                    "box": (0, 0, width, height),
+                    "width": width,
+                    "height": height,
+                    "group": f"{i:02d}.jpg",
                 }
             )
         for name, lines in (("rows", rows), ("findings", []), ("dropped", [])):

@@ -12,14 +12,19 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import make_dataset
 from vez import checkpoint
-from vez.base import Base
+from vez.base import Base, cached_moments
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.denoise import Words, variant_losses
 from vez.errors import ConfigError, TrainError
 from vez.events import Done, Event, Note, Saved, Stage, Step, Validated, read
 from vez.interop import load_kohya
+from vez.lora import LoraSpec, attach
+from vez.optim import AdamW
 from vez.store import open_artifact
+from vez.tape import noise, record
 from vez.train import train
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
@@ -242,9 +247,39 @@ def test_the_cache_changes_no_bit(random_base: Base, tiny_dataset: Dataset, tmp_
     assert lora(tmp_path / "none") == lora(tmp_path / "cold") == lora(tmp_path / "warm")
 
 
-def test_a_larger_batch_sees_the_same_samples(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shapes", [((64, 64),), ((64, 64), (96, 64), (64, 96))], ids=["one shape", "buckets"])
+def test_a_larger_batch_sees_the_same_samples(
+    shapes: tuple[tuple[int, int], ...], random_base: Base, tmp_path: Path
+) -> None:
     """At a learning rate too small to matter, batch 4's first loss is the mean of batch 1's first four."""
+    dataset = make_dataset(tmp_path / "dataset", shapes=shapes)
     small = {"lr_unet": 1e-12, "lr_text": 0.0}
-    ones = losses(run(random_base, tiny_dataset, tmp_path / "1", steps=4, variants={"v1": variant(batch=1, **small)}))
-    four = losses(run(random_base, tiny_dataset, tmp_path / "4", steps=1, variants={"v1": variant(batch=4, **small)}))
+    ones = losses(run(random_base, dataset, tmp_path / "1", steps=4, variants={"v1": variant(batch=1, **small)}))
+    four = losses(run(random_base, dataset, tmp_path / "4", steps=1, variants={"v1": variant(batch=4, **small)}))
     assert four[0] == pytest.approx(math.fsum(ones) / 4, rel=1e-5)
+
+
+def test_a_step_over_buckets_has_the_mean_gradient_of_its_samples(random_base: Base, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", shapes=((64, 64), (96, 64)))
+    (step,) = [
+        e
+        for e in run(random_base, dataset, tmp_path / "run", steps=1, variants={"v1": variant(batch=4)})
+        if isinstance(e, Step)
+    ]
+    tape = record(len(dataset.train), seed=0, steps=1, batch=4, timesteps=len(random_base.schedule))
+    rows = [dataset.train[i] for i in tape.image[0]]
+    assert len({row.width for row in rows}) == 2, "this tape mixes no shapes; take another seed"
+    lora = attach(random_base, [LoraSpec(4, 4.0, unet=True, text=True)], seed=0)
+    try:
+        words = Words.of(random_base, [row.caption for row in rows], frozen=False)
+        for n, row in enumerate(rows):
+            moments = cached_moments(random_base, dataset.pixels(row), sha256=row.sha256, cache=None)
+            mean, deviation = moments[None].chunk(2, dim=1)
+            fields = torch.from_numpy(noise(int(tape.noise_seed[0, n]), tuple(mean.shape[1:])))[None]
+            timestep = torch.from_numpy(tape.timestep[0, n : n + 1])
+            batch = words.batch(torch.tensor([n]), mean + deviation * fields[:, 0], fields[:, 1], timestep)
+            (variant_losses(random_base, batch, variants=1).sum() / 4).backward()
+        norm = float(AdamW(lora).norms()[0])
+    finally:
+        lora.detach()
+    assert step.grad_norm == pytest.approx(norm, rel=1e-4)

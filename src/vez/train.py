@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vez import __version__, checkpoint
@@ -54,7 +55,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Pass:
-    """All that one pass of several runs shares; ``moments`` (N, 8, h, w) and ``words`` are the training rows'."""
+    """All that one pass of several runs shares; ``moments``, each (8, h, w), and ``words`` are the training rows'."""
 
     base: Base
     dataset: Dataset
@@ -63,7 +64,7 @@ class _Pass:
     optimizer: AdamW
     tape: Tape
     steps: int
-    moments: Tensor
+    moments: Sequence[Tensor]
     words: Words
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
 
@@ -184,7 +185,7 @@ def _prepare(
         AdamW(lora),
         tape,
         steps,
-        torch.stack([known[row.sha256] for row in dataset.train]),
+        [known[row.sha256] for row in dataset.train],
         words,
         {
             "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
@@ -227,14 +228,16 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     """One optimizer step of every variant (1-based), from the tape's row to its events."""
     began = perf_counter()
     variants = [run.variant for run in work.runs]
-    batch = _batch(work, step)
-    weights = None
-    if any(variant.min_snr for variant in variants):
-        weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
-    losses = variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    losses = torch.zeros(len(variants), device=work.base.device)
+    for batch, share in _batches(work, step):
+        weights = None
+        if any(variant.min_snr for variant in variants):
+            weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
+        part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
+        part.sum().backward()  # type: ignore[no-untyped-call]
+        losses += part.detach()
     norms = work.optimizer.norms()
-    _refuse_non_finite(work, losses.detach().cpu(), norms, step=step)
+    _refuse_non_finite(work, losses.cpu(), norms, step=step)
     rates = []
     for variant in variants:
         factor = learning_rate_factor(step - 1, steps=work.steps, warmup=variant.warmup, schedule=variant.schedule)
@@ -246,20 +249,31 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
         yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
 
 
-def _batch(work: _Pass, step: int) -> Batch:
-    """The samples that the tape has for a step: latents drawn from the cached moments, noise, timesteps, captions."""
-    tape, row = work.tape, step - 1
-    device = work.moments.device
-    shape = (work.moments.shape[1] // 2, *work.moments.shape[2:])
-    fields = torch.from_numpy(np.stack([noise(int(s), shape) for s in tape.noise_seed[row]])).to(
+def _batches(work: _Pass, step: int) -> Iterator[tuple[Batch, float]]:
+    """The samples that the tape has for a step, and their share of its loss: all in one batch, or, where pictures
+    differ in shape, one batch for each shape. So a step is what the tape says, whatever the buckets."""
+    images = work.tape.image[step - 1]
+    shapes = [tuple(work.moments[i].shape) for i in images]
+    for shape in dict.fromkeys(shapes):
+        samples = np.array([n for n, other in enumerate(shapes) if other == shape])
+        yield _batch(work, step, samples), len(samples) / len(shapes)
+
+
+def _batch(work: _Pass, step: int, samples: NDArray[np.intp]) -> Batch:
+    """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
+    tape, at = work.tape, (step - 1, samples)
+    device = work.base.device
+    moments = torch.stack([work.moments[i] for i in tape.image[at]])  # (b, 8, h, w)
+    shape = (moments.shape[1] // 2, *moments.shape[2:])
+    fields = torch.from_numpy(np.stack([noise(int(s), shape) for s in tape.noise_seed[at]])).to(
         device
-    )  # (B, 2, 4, h, w)
-    mean, deviation = work.moments[torch.from_numpy(tape.image[row]).to(device)].chunk(2, dim=1)
+    )  # (b, 2, 4, h, w)
+    mean, deviation = moments.chunk(2, dim=1)
     captions = np.concatenate(
-        [np.where(tape.drop[row] < run.variant.caption_dropout, -1, tape.image[row]) for run in work.runs]
-    )  # (V·B,), -1 is the empty caption
+        [np.where(tape.drop[at] < run.variant.caption_dropout, -1, tape.image[at]) for run in work.runs]
+    )  # (V·b,), -1 is the empty caption
     return work.words.batch(
-        torch.from_numpy(captions), mean + deviation * fields[:, 0], fields[:, 1], torch.from_numpy(tape.timestep[row])
+        torch.from_numpy(captions), mean + deviation * fields[:, 0], fields[:, 1], torch.from_numpy(tape.timestep[at])
     )
 
 
