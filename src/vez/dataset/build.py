@@ -18,7 +18,9 @@ from vez.config import Dataset as Recipe
 from vez.dataset.rows import KIND, VERSION, Row, write_lines
 from vez.errors import ConfigError, DataError
 from vez.events import Done, Event, Note, Stage
-from vez.images.caption import Blip, Captioner, blip_source, final_caption
+from vez.images.caption import final_caption
+from vez.images.captioners import Captioner, source_of
+from vez.images.captioners import load as load_captioner
 from vez.images.checks import Picture, check, measure
 from vez.images.crop import crop
 from vez.images.decode import decode
@@ -62,11 +64,11 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         by_hand, remarks = _read_captions(captions, [p.file for p in kept], config.project)
         rest = {p.file: made.path / cropped[p.file] for p in kept if p.file not in by_hand}
         yield Stage("caption", len(rest), f"{len(by_hand)} written by hand")
-        machine = yield from _say(rest, captioner, blip_source(recipe.captioner, config.project.base, config.root))
+        machine = yield from _say(rest, captioner, recipe.captioner, config)
         rows = []
         for p in kept:
             said = machine.get(p.file)
-            final = final_caption(said or "", config.project, rules=recipe.rules, prefix=recipe.prefix)
+            final = final_caption(said or "", config.project, recipe, file=p.file)
             row = Row(
                 file=cropped[p.file],
                 sha256=pixels_sha256(_opened(made.path / cropped[p.file])),
@@ -144,7 +146,7 @@ def _made_with(
 ) -> dict[str, Any]:
     """All that decides what the dataset holds; no path of this machine, so that a moved project keeps its ids."""
     settings = recipe.model_dump(mode="json", exclude={"images", "captions"})
-    captioner = Path(blip_source(recipe.captioner, config.project.base, config.root))
+    captioner = Path(source_of(recipe.captioner, base=config.project.base, root=config.root))
     if captioner.is_dir():  # a folder can be filled anew under the same name
         weights = {
             p.name: file_sha256(p) for p in sorted(captioner.iterdir()) if p.suffix in (".safetensors", ".json", ".txt")
@@ -267,13 +269,13 @@ def _read_captions(
 
 
 def _say(
-    pictures: Mapping[str, Path], captioner: Captioner | None, source: str
+    pictures: Mapping[str, Path], captioner: Captioner | None, name: str, config: Config
 ) -> Generator[Event, None, dict[str, str]]:
     """File → machine caption of its training picture; the captioner is loaded only if there is one to caption."""
     said: dict[str, str] = {}
     if not pictures:
         return said
-    speaker = captioner if captioner is not None else Blip(source)
+    speaker = captioner or load_captioner(name, base=config.project.base, root=config.root)
     files = list(pictures)
     for start in range(0, len(files), _CAPTIONED_AT_ONCE):
         group = files[start : start + _CAPTIONED_AT_ONCE]
