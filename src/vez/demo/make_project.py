@@ -1,7 +1,8 @@
 """Draw the demo project's pictures as a person would find them: `python -m vez.demo.make_project`.
 
 Different sizes and shapes, JPEG and PNG, some turned by EXIF; version 1 with bad ones among them, version 2 with 34
-good ones and the bad ones that its build throws out. Hand captions of version 2 are written beside them.
+good ones and the bad ones that its build throws out. Hand captions of version 2 are written beside them, and for each
+version who made the pictures and under which licence.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from PIL import Image, ImageFilter, ImageOps
 
 from vez.demo.world.scene import Scene, draw, random_scene
 from vez.demo.world.words import PLACE_WORDS, POSE_WORDS, STYLE_WORDS, VIEW_WORDS, WEATHER_WORDS
+from vez.images import provenance
+from vez.images.provenance import Provenance
+from vez.store import file_sha256
 
 HERE = Path(__file__).parent / "project"
 VIEWS = {"full": 13, "upper": 8, "seated": 5, "lower": 3, "mannequin": 3, "doll": 2}
@@ -79,6 +83,19 @@ def bad_pictures(good: list[Scene]) -> dict[str, Image.Image]:
     return found
 
 
+def record(path: Path) -> Provenance:
+    """Where a drawn picture comes from."""
+    return Provenance(
+        path.name,
+        sha256=file_sha256(path),
+        origin="drawn by python -m vez.demo.make_project",
+        author="the vez project",
+        licence="Apache-2.0",
+        licence_url="https://www.apache.org/licenses/LICENSE-2.0",
+        people="none",
+    )
+
+
 def main() -> None:
     """Write images/v1, images/v2 and captions/v2 anew."""
     for name in ("images", "captions"):
@@ -94,8 +111,9 @@ def main() -> None:
         (words / f"nosnja-{i:02d}.txt").write_text(hand_caption(scene, rng) + "\n")
     for name, image in bad_pictures(good).items():
         save(image, v1 / f"{name}.jpg")
-        if not name.startswith("found-other"):
-            save(image, v2 / f"{name}.jpg")
+        save(image, v2 / f"{name}.jpg")
+    for folder in (v1, v2):
+        provenance.write(folder, map(record, sorted(p for p in folder.iterdir() if p.suffix != ".jsonl")))
     total = sum(p.stat().st_size for p in HERE.rglob("*") if p.is_file())
     print(f"{len(list(v1.iterdir()))} pictures in v1, {len(list(v2.iterdir()))} in v2, {total / 1e6:.1f} MB")
 
