@@ -6,7 +6,7 @@ maxlag, a User-Agent with a contact). Scaled sizes come only in Wikimedia's own 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 

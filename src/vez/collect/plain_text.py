@@ -6,6 +6,9 @@ from typing import Final
 
 _SILENT: Final = ("script", "style", "template", "noscript")
 _BREAKS: Final = ("br", "p", "div", "li", "tr", "td", "th", "table", "ul", "ol", "dd", "dt")
+_VOID: Final = ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
+_HIDDEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
 _LONGEST: Final = 500
 # Control characters, and marks that turn the direction of what follows them (a name could hide behind them).
 _UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -18,15 +21,15 @@ class _Text(HTMLParser):
         self._silent = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _SILENT or any(name == "style" and "none" in (value or "") for name, value in attrs):
-            self._silent += tag not in ("br", "img", "input", "meta", "link", "hr")
-        elif self._silent:
-            self._silent += tag not in ("br", "img", "input", "meta", "link", "hr")
+        hidden = any(name == "style" and _HIDDEN.search(value or "") for name, value in attrs)
+        if (self._silent or hidden or tag in _SILENT) and tag not in _VOID:
+            self._silent += 1
         if tag in _BREAKS:
             self.pieces.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
-        self._silent = max(0, self._silent - 1)
+        if tag not in _VOID:
+            self._silent = max(0, self._silent - 1)
 
     def handle_data(self, data: str) -> None:
         if not self._silent:
@@ -43,7 +46,13 @@ def plain(value: object) -> str:
     if not isinstance(value, str):
         return ""
     reader = _Text()
-    reader.feed(value[:20_000])
+    # Other declarations ("<![…", "<!DOCTYPE") have no place in a value, and html.parser trips over broken ones.
+    reader.feed(_COMMENT.sub("", value[:20_000]).replace("<!", " "))
     reader.close()
-    text = " ".join(_UNSEEN.sub(" ", "".join(reader.pieces)).split())
+    return one_line("".join(reader.pieces))
+
+
+def one_line(text: str) -> str:
+    """The text on one line, at most 500 characters, without control and direction marks."""
+    text = " ".join(_UNSEEN.sub(" ", text).split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
