@@ -2,13 +2,15 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final, Literal
 
 _TOKEN: Final = re.compile(r"[^\s,]+|,")
-_MOST_COMPARED: Final = 2000  # words; SequenceMatcher takes quadratic time or worse
+# Pairs of equal words that are weighed against each other; SequenceMatcher takes their number several times over.
+_MOST_PAIRS: Final = 20_000
 # Unicode categories that move the cursor, reverse the text, or cannot be seen: control, format, surrogate, private use,
 # line and paragraph separator.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -27,7 +29,7 @@ def compare(before: str, after: str) -> tuple[Piece, ...]:
     """What became of the words of ``before``; a comma is a word of its own, so it can come and go alone.
 
     Joining the pieces that are same or removed gives ``before``, same or added gives ``after``, up to white space.
-    Captions of thousands of words are compared as wholes where they differ.
+    Captions that repeat the same words hundreds of times are compared as wholes where they differ.
     """
     old, new = list(_TOKEN.finditer(before)), list(_TOKEN.finditer(after))
     pieces: list[Piece] = []
@@ -75,7 +77,8 @@ def _blocks(old: Sequence[str], new: Sequence[str]) -> list[tuple[bool, int, int
     tail = next((i for i in range(shortest - head) if old[-1 - i] != new[-1 - i]), shortest - head)
     i, j = len(old) - tail, len(new) - tail
     blocks = [(True, 0, head, 0, head)]
-    if max(i, j) - head > _MOST_COMPARED:
+    counts = Counter(new[head:j])
+    if sum(counts[token] for token in old[head:i]) > _MOST_PAIRS:
         blocks.append((False, head, i, head, j))
     else:
         matcher = SequenceMatcher(None, old[head:i], new[head:j], autojunk=False)

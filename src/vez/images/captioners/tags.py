@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ class Tagger:
     def __init__(self, folder: str | Path, *, identity: str = "") -> None:
         """Load the model and its tags. Raises MissingExtra without onnxruntime, BaseModelError for a damaged tagger."""
         try:
-            import onnxruntime
+            onnxruntime = import_module("onnxruntime")
         except ImportError as error:
             raise MissingExtra('a tagger needs onnxruntime: pip install "vez[tags]"') from error
         folder = Path(folder)
