@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import make_dataset
 from vez.dataset.diff import Changes, as_json, as_text, diff, label
 from vez.dataset.rows import Dataset, Dropped, Row
 from vez.images.pixels import pixels_sha256
@@ -199,8 +198,10 @@ def test_json_says_the_same() -> None:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path) -> Dataset:
-    return make_dataset(tmp_path / "v1-12345678", pictures=4, held_out=1)
+def on_disk(tiny_dataset: Dataset, tmp_path: Path) -> Dataset:
+    path = tmp_path / "v1-12345678"
+    shutil.copytree(tiny_dataset.path, path)
+    return replace(tiny_dataset, path=path)
 
 
 def redrawn(dataset: Dataset, image: Image.Image) -> Dataset:
