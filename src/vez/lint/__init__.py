@@ -1,1 +1,4 @@
-"""What is wrong with captions, with how they fit their pictures, and with the set as a whole."""
+"""Lint: what is wrong with a dataset's words, with how they fit its pictures, and with the set as a whole.
+
+`stage.lint` makes the artifact; `artifact.load` reads it and loads no model library.
+"""

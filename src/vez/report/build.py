@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import vez
-from vez.report import figures, motif, view
+from vez.report import dataset_section, figures, motif, view
 from vez.report.arms import Arm, arms_of, efforts_of
 from vez.report.evidence import Evidence, Run, gather
 from vez.report.pictures import Album, Picture, embed
@@ -127,6 +127,7 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "run_columns": figures.RUN_COLUMNS,
         "runs": figures.run_lines(evidence.runs, chosen_run=chosen_run),
         "data": data,
+        "lints": dataset_section.lint_parts(evidence.lints),
         "origins": view.origins(evidence),
         "album": album,
         "picture_note": _picture_note(album),
@@ -154,4 +155,4 @@ def _commands(study: str) -> dict[str, str]:
     """The command that makes each part again, as a shell takes it."""
     name = shlex.quote(study)
     stages = ("train", "sample", "score", "report")
-    return {"build": "vez build", **{stage: f"vez {stage} {name}" for stage in stages}}
+    return {"build": "vez build", "lint": "vez lint", **{stage: f"vez {stage} {name}" for stage in stages}}

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vez import events
 from vez.errors import StoreError
+from vez.lint.artifact import Lint
+from vez.lint.artifact import load as load_lint
 from vez.store import Artifact, file_sha256, open_artifact
 
 LORA_FILE = "lora.safetensors"
@@ -195,6 +197,7 @@ class Evidence:
     scores: Scores | None
     datasets: tuple[Data, ...]
     absent: tuple[str, ...]
+    lints: tuple[Lint, ...] = ()
 
 
 def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
@@ -221,7 +224,8 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
     where = datasets_dir or study_dir.parent.parent / ".vez" / "datasets"
     datasets = tuple(_read_datasets(where, runs, absent))
     scores = None if scores_artifact is None else _read_scores(scores_artifact)
-    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent))
+    lints = tuple(_read_lints(where.parent / "lints", {data.artifact.id for data in datasets}))
+    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints)
 
 
 def read_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:
@@ -336,6 +340,13 @@ def _read_datasets(where: Path, runs: tuple[Run, ...], absent: list[str]) -> Ite
         absent.append(
             f"The dataset {id[:8]} that a run was trained on is no longer in the store; `vez build` makes it again."
         )
+
+
+def _read_lints(where: Path, datasets: set[str]) -> Iterator[Lint]:
+    """What lint says about these datasets, in the order of the folders' names."""
+    for folder in sorted(where.iterdir()) if where.is_dir() else ():
+        if (folder / "manifest.json").is_file() and open_artifact(folder).parents.get("dataset") in datasets:
+            yield load_lint(folder)
 
 
 def _read_dataset(artifact: Artifact) -> Data:
