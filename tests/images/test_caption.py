@@ -1,102 +1,39 @@
-from pathlib import Path
+import re
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 
-from vez import dataset
-from vez.config import Config, Project, Rule
-from vez.errors import BaseModelError
-from vez.events import Done
-from vez.images.caption import Blip, blip_source, final_caption, prepare
+from vez.config import Dataset, Override, Project, Rule
+from vez.images.caption import final_caption
 
-PROJECT = Project(
-    base="tiny", trigger="nosnjaoutfit", noun="folk costume", describes="traditional Serbian folk costume"
-)
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-WORDS = [*SPECIAL, "a", "girl", "in", "folk", "costume", "standing", "on", "set", "of", "stairs"]
+TRIGGER = "nosnjaoutfit"
+PROJECT = Project(base="tiny", trigger=TRIGGER, noun="folk costume", describes="traditional Serbian folk costume")
+TOKENS = ["a", "girl", "in", "folk", "costume", ",", "1,000", TRIGGER, ".", "\n"]
+WORDS = st.lists(st.sampled_from(TOKENS)).map(" ".join)
+ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
+SAID = st.one_of(st.text(), WORDS)
+PHRASES = st.one_of(st.text(min_size=1), st.sampled_from(["folk costume", "a girl", "(a", "."])).filter(str.strip)
 
 
-@pytest.fixture(scope="session")
-def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BLIP of two thin layers, saved as the demo's is: model and tokenizer in one folder."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("blip")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    tokenizer = BertTokenizer(str(folder / "vocab.txt"), bos_token="[DEC]")
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {
-        **tower,
-        "vocab_size": len(WORDS),
-        "encoder_hidden_size": 16,
-        "max_position_embeddings": 40,
-        "pad_token_id": 0,
-        "bos_token_id": 5,
-        "eos_token_id": 3,
-        "sep_token_id": 3,
-    }
-    config = BlipConfig(vision_config={**tower, "image_size": 32, "patch_size": 16}, text_config=text)
-    torch.manual_seed(0)
-    BlipForConditionalGeneration(config).half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def recipe(**changes: object) -> Dataset:
+    return Dataset.model_validate({"images": "images", **changes})
 
 
-def pictures(count: int) -> list[Image.Image]:
-    random = np.random.default_rng(0)
-    return [Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)) for _ in range(count)]
+def rule(find: str, replace: str) -> Rule:
+    return Rule(find=find, replace=replace)
 
 
-def test_blip_says_the_same_twice_and_in_any_batch(blip_folder: Path) -> None:
-    blip, images = Blip(str(blip_folder), batch=2), pictures(5)
-    captions = blip.caption(images)
-    assert len(captions) == 5 and captions == Blip(str(blip_folder), batch=5).caption(images)
-    assert all(word in WORDS for caption in captions for word in caption.split())
-    assert not any("[" in caption for caption in captions)
-    assert blip.caption([]) == []
-
-
-def test_a_build_loads_the_captioner_that_the_configuration_names(blip_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for i, image in enumerate(pictures(3)):
-        image.save(tmp_path / "images" / f"{i}.png")
-    recipe = {"images": "images", "resolution": 64, "captioner": str(blip_folder)}
-    config = Config.model_validate({"project": PROJECT, "dataset": {"v1": recipe}, "root": tmp_path})
-    done = list(dataset.build(config, "v1"))[-1]
-    assert isinstance(done, Done)
-    made = dataset.load(done.artifact_path)
-    squares = [Image.fromarray(made.pixels(row)) for row in made.rows]
-    assert [row.machine for row in made.rows] == Blip(str(blip_folder)).caption(squares)
-
-
-def test_an_absent_captioner_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="write the captions by hand"):
-        Blip(str(tmp_path))
-
-
-def test_pictures_are_prepared_as_clip_does() -> None:
-    # white and black in CLIP's units: (1 - mean) / std and -mean / std of its first channel
-    white, black = (prepare(Image.new("RGB", (5, 9), colour), 8) for colour in ("white", "black"))
-    assert white.shape == (3, 8, 8) and white.dtype == np.float32
-    assert white[0, 0, 0] == pytest.approx(1.9303, abs=1e-3) and black[0, 0, 0] == pytest.approx(-1.7923, abs=1e-3)
-
-
-def test_where_the_captioner_lies(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    assert blip_source("blip", "tiny", tmp_path).endswith(str(Path("demo") / "blip"))
-    assert blip_source("blip", "some/base", tmp_path) == "Salesforce/blip-image-captioning-base"
-    assert blip_source("mine", "tiny", tmp_path) == str(tmp_path / "mine")
-    assert blip_source("who/what", "tiny", tmp_path) == "who/what"
+def count(trigger: str, caption: str) -> int:
+    return len(re.findall(rf"(?<!\w){trigger}(?!\w)", caption, re.IGNORECASE))
 
 
 def test_the_reference_study_s_caption() -> None:
-    rules = [Rule(find="in a folk costume", replace="wearing traditional {trigger}")]
+    rules = (rule("in a folk costume", "wearing traditional {trigger}"),)
     said = "a girl in a folk costume standing on a set of stairs"
-    assert final_caption(said, PROJECT, rules=rules) == (
+    assert final_caption(said, PROJECT, recipe(rules=rules)) == (
         "nosnjaoutfit, a girl wearing traditional nosnjaoutfit standing on a set of stairs"
     )
 
@@ -107,20 +44,103 @@ def test_the_reference_study_s_caption() -> None:
         ("a Dress and dresses", [("dress", "{noun}")], True, "nosnjaoutfit, a folk costume and dresses"),
         ("a dress", [("dress", "skirt"), ("skirt", "{trigger}")], False, "a nosnjaoutfit"),
         ("a dress", [("dress", r"\1 \g<0>")], False, r"a \1 \g<0>"),
+        ("a dress", [(".", "x"), ("a.*", "x"), ("[a-z]", "x")], False, "a dress"),
         ("what? (a dress)", [("(a dress)", "")], False, "what?"),
+        ("a  folk \n costume", [("folk   costume", "dress")], False, "a dress"),
+        ("a girl, in a dress, seated", [("in a dress", "")], False, "a girl, seated"),
+        ("in a dress, a girl", [("in a dress", "")], False, "a girl"),
+        ("1,000 girls ,many", [], False, "1,000 girls, many"),
+        ("it is {noun}", [("is", "{describes}")], False, "it traditional Serbian folk costume {noun}"),
         ("", [], True, "nosnjaoutfit"),
         ("nosnjaoutfit, a girl", [], True, "nosnjaoutfit, a girl"),
+        ("Nosnjaoutfit on a girl", [], True, "Nosnjaoutfit on a girl"),
         ("nosnjaoutfits, many", [], True, "nosnjaoutfit, nosnjaoutfits, many"),
-        ("  a\n girl ", [], True, "nosnjaoutfit, a girl"),
+        ("  a\n girl, ", [], True, "nosnjaoutfit, a girl"),
     ],
 )
 def test_rules(said: str, rules: list[tuple[str, str]], prefix: bool, final: str) -> None:
-    made = [Rule(find=find, replace=replace) for find, replace in rules]
-    assert final_caption(said, PROJECT, rules=made, prefix=prefix) == final
+    made = recipe(rules=tuple(rule(find, replace) for find, replace in rules), prefix=prefix)
+    assert final_caption(said, PROJECT, made) == final
 
 
-@given(st.text())
-def test_any_caption_begins_with_the_trigger_in_one_line(said: str) -> None:
-    final = final_caption(said, PROJECT)
-    assert final.startswith("nosnjaoutfit") and "\n" not in final
-    assert final_caption(final, PROJECT) == final
+@pytest.mark.parametrize(
+    ("said", "tags", "final"),
+    [
+        ("a girl", ("outdoors", "{noun}"), "nosnjaoutfit, a girl, outdoors, folk costume"),
+        ("a girl outdoors", ("Outdoors", "door"), "nosnjaoutfit, a girl outdoors, door"),
+        ("a girl", ("red", "red"), "nosnjaoutfit, a girl, red"),
+        ("", ("red",), "nosnjaoutfit, red"),
+        ("a girl", ("{trigger}",), "nosnjaoutfit, a girl, nosnjaoutfit"),
+        ("a girl", (" , red,,", ","), "nosnjaoutfit, a girl, red"),
+    ],
+)
+def test_tags_follow_unless_they_are_there(said: str, tags: tuple[str, ...], final: str) -> None:
+    assert final_caption(said, PROJECT, recipe(tags=tags)) == final
+
+
+def test_a_file_s_own_rules_come_first() -> None:
+    own = Override(rules=(rule("dress", "kilt"),), tags=("seated",), prefix=False)
+    made = recipe(
+        rules=(rule("dress", "{trigger}"), rule("kilt", "{noun}")), tags=("outdoors",), override={"1.jpg": own}
+    )
+    assert final_caption("a dress", PROJECT, made, file="1.jpg") == "a folk costume, outdoors, seated"
+    assert final_caption("a dress", PROJECT, made, file="2.jpg") == "nosnjaoutfit, a nosnjaoutfit, outdoors"
+    wants = recipe(prefix=False, override={"1.jpg": Override(prefix=True)})
+    assert final_caption("a dress", PROJECT, wants, file="1.jpg") == "nosnjaoutfit, a dress"
+    assert final_caption("a dress", PROJECT, wants) == "a dress"
+
+
+def test_class_pictures_never_begin_with_the_trigger() -> None:
+    made = recipe(role="class", override={"1.jpg": Override(prefix=True)})
+    assert final_caption("a dress", PROJECT, made, file="1.jpg") == "a dress"
+
+
+@given(SAID)
+def test_the_prefix_is_put_once(said: str) -> None:
+    final = final_caption(said, PROJECT, recipe())
+    assert final.lower().startswith(TRIGGER) and final_caption(final, PROJECT, recipe()) == final
+    plain = final_caption(said, PROJECT, recipe(prefix=False))
+    assert final in (plain, f"{TRIGGER}, {plain}", TRIGGER)
+
+
+@given(SAID, st.booleans(), st.sampled_from(["concept", "class"]), st.one_of(st.none(), st.booleans()))
+def test_the_trigger_is_there_if_and_only_if_it_should_be(said: str, prefix: bool, role: str, own: bool | None) -> None:
+    made = recipe(prefix=prefix, role=role, override={"1.jpg": Override(prefix=own)})
+    final = final_caption(said, PROJECT, made, file="1.jpg")
+    put = role == "concept" and (prefix if own is None else own)
+    begins = re.match(rf"[\s,]*{TRIGGER}(?!\w)", said, re.IGNORECASE) is not None
+    assert count(TRIGGER, final) == count(TRIGGER, said) + (put and not begins)
+
+
+@given(SAID, st.lists(st.tuples(PHRASES, SAID.filter(lambda text: "{" not in text))), st.lists(PHRASES))
+def test_any_caption_is_one_line_without_double_spaces_or_commas(
+    said: str, rules: list[tuple[str, str]], tags: list[str]
+) -> None:
+    tags = [tag for tag in tags if "{" not in tag]
+    final = final_caption(said, PROJECT, recipe(rules=[rule(*pair) for pair in rules], tags=tags))
+    assert final == " ".join(final.split())
+    assert not re.search(r",\s*,", final) and not re.search(r"^,|,$", final)
+
+
+@given(ASCII.filter(str.strip), ASCII)
+def test_what_is_looked_for_is_meant_as_it_is_written(find: str, said: str) -> None:
+    """No character of ``find`` is a pattern: what is not there in so many letters is not replaced."""
+    made, none = recipe(rules=(rule(find, "‡"),), prefix=False), recipe(prefix=False)
+    plain, words = final_caption(said, PROJECT, none), " ".join(find.split())
+    if words.lower() not in plain.lower():
+        assert final_caption(said, PROJECT, made) == plain
+    alone = final_caption(words, PROJECT, none)
+    assert alone != words or final_caption(words, PROJECT, made) == "‡"
+
+
+@given(SAID)
+def test_a_tag_is_not_put_twice(said: str) -> None:
+    made = recipe(tags=("folk costume", "red"), prefix=False)
+    final = final_caption(said, PROJECT, made)
+    assert final_caption(final, PROJECT, made) == final
+    assert count("red", final) == max(1, count("red", final_caption(said, PROJECT, recipe(prefix=False))))
+
+
+def test_the_rule_needs_no_model_library() -> None:
+    code = "import sys, vez.images.caption; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

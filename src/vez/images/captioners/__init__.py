@@ -110,17 +110,10 @@ def _fetch(source: str) -> tuple[Path, str]:
             "or a hub id (owner/name, or owner/name@commit)"
         )
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     name, _, revision = source.partition("@")
     try:
-        try:
-            config = Path(hf_hub_download(name, "config.json", revision=revision or None))
-        except LocalEntryNotFoundError:
-            raise  # the hub cannot be reached; it is an EntryNotFoundError too
-        except EntryNotFoundError:
-            config = Path("config.json that the hub lacks")
-        kind = _kind(config, source)
+        kind = _kind(Path(hf_hub_download(name, "config.json", revision=revision or None)), source)
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_FILES[kind]))), kind
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors, a malformed id is a ValueError
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -131,7 +124,7 @@ def _fetch(source: str) -> tuple[Path, str]:
 
 
 def _kind(config: Path, source: str) -> str:
-    """Which kind of captioner a config.json describes: a key of _FILES. A tagger's has no model_type, or is absent."""
+    """Which kind of captioner a config.json describes: a key of _FILES; a tagger's has no model_type, or is absent."""
     row: Any = {}
     try:
         row = json.loads(config.read_bytes())
@@ -145,9 +138,9 @@ def _kind(config: Path, source: str) -> str:
         raise BaseModelError(
             f"the captioner {source!r} brings code of its own, which vez does not run; vez knows {_SUPPORTED}"
         )
-    kind = row.get("model_type", "tags")
+    kind = str(row.get("model_type", "tags"))
     if kind == "tags" and Path(source).is_dir() and not (Path(source) / "model.onnx").is_file():
         raise BaseModelError(f"the folder {source!r} holds no captioner; vez knows {_SUPPORTED}")
     if kind not in _FILES:
         raise BaseModelError(f"the captioner {source!r} is of the kind {kind!r}; vez knows {_SUPPORTED}")
-    return str(kind)
+    return kind

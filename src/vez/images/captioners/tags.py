@@ -41,29 +41,38 @@ class Tagger:
         """Load the model and its tags. Raises MissingExtra without onnxruntime, BaseModelError for a damaged tagger."""
         try:
             onnxruntime = import_module("onnxruntime")
+            known = vars(import_module("onnxruntime.capi.onnxruntime_pybind11_state")).values()
         except ImportError as error:
             raise MissingExtra('a tagger needs onnxruntime: pip install "vez[tags]"') from error
+        # its errors share no class of their own
+        raised = [kind for kind in known if isinstance(kind, type) and issubclass(kind, Exception)]
+        self._errors: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, *raised)
         folder = Path(folder)
         self._tags = read_tags(folder / TAGS)
         try:
             self._session: Any = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
-        except (OSError, ValueError, RuntimeError) as error:  # onnxruntime's own errors are RuntimeErrors
+        except self._errors as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BaseModelError(f"{folder / MODEL} cannot be loaded: {first}; download the tagger again") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = inputs[0].shape
-        if len(inputs) != 1 or len(outputs) != 1 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+        shape = list(inputs[0].shape)
+        side = shape[1] if len(shape) == 4 else None
+        if len(inputs) != 1 or len(outputs) != 1 or not isinstance(side, int) or shape[2:] != [side, 3]:
             raise BaseModelError(
                 f"{folder / MODEL} takes {shape} and is no WD tagger, which takes one square picture (1, side, side, 3)"
             )
-        self._size, self._input = int(shape[1]), inputs[0].name
+        self._size, self._input = side, inputs[0].name
         self.identity = identity
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Per RGB picture "tag, tag, …": characters first, then the general tags, the surest first."""
         captions = []
         for image in images:
-            (sure,) = self._session.run(None, {self._input: prepare(image, self._size)[None]})
+            try:
+                (sure,) = self._session.run(None, {self._input: prepare(image, self._size)[None]})
+            except self._errors as error:
+                first = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise BaseModelError(f"the tagger cannot look at a picture: {first}; download it again") from error
             if sure.shape != (1, len(self._tags)):
                 raise BaseModelError(
                     f"the tagger gave {sure.shape[-1]} values for {len(self._tags)} tags; its two files do not belong "
