@@ -90,9 +90,7 @@ class Web:
         self._agent = user_agent(settings.contact)
         self._clock, self._sleep, self._now = clock, sleep, now
         self._backend = _PublicOnly(settings.hosts, resolve or _resolve, connect or _connect)
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False), network_backend=self._backend, max_connections=4
-        )
+        self._pools: dict[str, httpcore2.ConnectionPool] = {}
         self._ready: dict[str, float] = {}  # host → when it may be asked again, by the clock
         self._busy: dict[str, str] = {}  # host → why it is not asked any more
 
@@ -104,7 +102,8 @@ class Web:
 
     def close(self) -> None:
         """Close all connections; closing twice is fine."""
-        self._pool.close()
+        for pool in self._pools.values():
+            pool.close()
 
     def get(self, url: str, *, most_bytes: int | None = None) -> Reply:
         """The body behind an address, following up to 5 redirects, unpacked if it came as gzip.
@@ -174,6 +173,15 @@ class Web:
         if seconds > 0:
             self._sleep(seconds)
 
+    def _pool(self, scheme: str) -> httpcore2.ConnectionPool:
+        """One for http and one for https, made when first needed: reading the machine's certificates takes its time."""
+        if scheme not in self._pools:
+            context = httpx2.create_ssl_context(trust_env=False) if scheme == "https" else None
+            self._pools[scheme] = httpcore2.ConnectionPool(
+                ssl_context=context, network_backend=self._backend, max_connections=4
+            )
+        return self._pools[scheme]
+
     def _once(self, target: httpx2.URL, most: int) -> tuple[int, dict[str, str], bytes]:
         """One request and its answer. Raises _Passing for what may pass, DataError for what will not."""
         host = target.host
@@ -190,7 +198,9 @@ class Web:
             scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path or b"/"
         )
         try:
-            with self._pool.stream("GET", core, headers=headers, extensions={"timeout": timeouts}) as response:
+            with self._pool(target.scheme).stream(
+                "GET", core, headers=headers, extensions={"timeout": timeouts}
+            ) as response:
                 named = _headers(response.headers)
                 if response.status in _ERRORS:
                     raise _Passing(f"{host} answered {_said(response.status)}")
