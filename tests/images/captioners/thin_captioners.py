@@ -128,9 +128,7 @@ def write_tags(folder: Path, rows: list[tuple[str, str]] = ROWS) -> None:
         writer.writerows([i, name, category, 1] for i, (name, category) in enumerate(rows))
 
 
-def write_model(
-    folder: Path, *, outputs: int = len(ROWS), side: int | str = TAGGER_SIDE, batch: int | str = "n"
-) -> None:
+def write_model(folder: Path, *, side: int | str = TAGGER_SIDE, batch: int | str = "n") -> None:
     """A tagger of one layer: sigmoid of an affine map of the mean blue, green and red (0 to 255), in that order."""
     onnx = pytest.importorskip("onnx")
     outputs = len(ROWS)

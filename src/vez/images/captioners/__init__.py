@@ -60,7 +60,8 @@ def source_of(captioner: str, *, base: str, root: Path) -> str:
 def identity_of(captioner: str, *, base: str, root: Path) -> dict[str, str]:
     """What decides a captioner's words: the hash of each file of a folder, or the hub id; and the way it is asked.
 
-    No path of this machine is in it. Loads no model library. Raises BaseModelError for a folder that cannot be read.
+    A hub id without a commit is taken at its word. No path of this machine is in it. Loads no model library.
+    Raises BaseModelError for a folder that cannot be read.
     """
     source = source_of(captioner, base=base, root=root)
     said = {"version": _VERSION, "task": "detailed" if captioner == "florence-2-detailed" else "caption"}
