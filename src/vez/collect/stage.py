@@ -60,6 +60,7 @@ def collect(
     """
     allowed = checked(settings.licences if licences is None else licences)
     terms = _Terms(allowed, licences is not None, settings.most_bytes, settings.most_pixels)
+    _check_folder(Path(source), into)
     with ExitStack() as stack:
 
         def opened_web() -> "Web":
@@ -70,7 +71,6 @@ def collect(
         opened = open_source(
             source, settings=settings, web=opened_web, side=side, licences=allowed, apis=apis or Apis()
         )
-        _check_folder(Path(source), into)
         stack.callback(_locked(into).release)
         journal = Journal(into, opened.name)
         yield Stage("collect", limit, source)
