@@ -38,6 +38,7 @@ _TURNS: Final = {
 }
 _HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 _BITS, _PHOTOMETRIC = 258, 262  # TIFF 6.0
+_SIGNATURES: Final = (b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UNKNOWN: Final = "it is not a picture that vez can read (JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF; HEIC with an extra)"
 
 
@@ -147,9 +148,14 @@ def _opened(data: bytes) -> Image.Image:
             return _heic(data)
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
+        if data.startswith(_SIGNATURES) or data[4:8] == b"ftyp" or data[8:12] == b"WEBP":
+            raise DataError(
+                "it is damaged or cut short: its first bytes name a format, and the next do not fit"
+            ) from error
         raise DataError(_UNKNOWN) from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"it has too many pixels: {error}; make it smaller") from error
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's own limit, met before ours can be
+        raise DataError(f"it has more than {most:,} pixels; make it smaller") from error
     except BROKEN as error:
         raise DataError(f"it is damaged: {_said(error)}") from error
 
