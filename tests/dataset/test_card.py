@@ -91,7 +91,8 @@ def test_every_picture_has_its_source_or_says_that_none_is_known(dataset: Datase
     line = next(line for line in text.splitlines() if line.startswith("| 00.jpg | Kolo"))
     assert line == (
         "| 00.jpg | Kolo; Ana \\| Bo | <https://commons.example/wiki/File:Kolo_(1).jpg>; "
-        "collected 2026-01-02T03:04:05Z | CC-BY-SA-4.0; <https://creativecommons.org/licenses/by-sa/4.0/>; Kolo by Ana, CC BY-SA 4.0 |"
+        "collected 2026-01-02T03:04:05Z | CC-BY-SA-4.0; <https://creativecommons.org/licenses/by-sa/4.0/>; "
+        "Kolo by Ana, CC BY-SA 4.0 |"
     )
     assert "| 07.jpg | not recorded | not recorded | not recorded |" in text
     assert "| 00.jpg | identifiable | signed 2026-01-01 |" in text and "| not recorded | 6 |" in text
