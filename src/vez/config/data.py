@@ -155,18 +155,18 @@ class Checks(Table):
     """A picture whose brightest 2 % do not reach this is dark (0 black, 1 white)."""
     light: float = Field(default=0.8, ge=0, le=1)
     """A picture whose darkest 2 % all lie above this is light (0 black, 1 white)."""
-    information: float = Field(default=1.5, ge=0)
+    information: float = Field(default=1.0, ge=0)
     """Entropy of a picture's brightness in bits (0 to 8); below it there is next to nothing on it."""
-    upscaled: float = Field(default=0.6, ge=0, le=1)
+    upscaled: float = Field(default=0.55, ge=0, le=1)
     """Share of the finest detail that a picture of its size should have and lacks; above it, it was enlarged."""
-    text: float = Field(default=0.06, ge=0, le=1)
+    text: float = Field(default=0.0015, ge=0, le=1)
     """Share of a picture covered by what looks like lettering; above it there is a text, a logo or a watermark."""
     aspect: float = Field(default=2.5, ge=1)
     """Longest side over shortest; above it a square crop loses most of the picture."""
     near_duplicate: float = Field(default=0.12, ge=0, le=1)
     """Share of differing dHash bits; at or below it two pictures (or one, mirrored) may be near-duplicate."""
-    shifted: float = Field(default=0.96, ge=0, le=1)
-    """Best correlation of two pictures over all shifts, one also mirrored; from it on they are near-duplicate."""
+    shifted: float = Field(default=0.97, ge=0, le=1)
+    """Best correlation of two pictures over shifts and sizes, one also mirrored; from it on they are near-duplicate."""
     same_scene: float = Field(default=0.95, ge=0, le=1)
     """Cosine of two pictures' CLIP vectors; from it on they show one scene. Only where CLIP's weights are here."""
 
