@@ -51,11 +51,12 @@ def without_places(data: bytes) -> bytes:
             for item in items:
                 changed = _item_without(data, item, result)
                 (wiped if changed else kept).extend(item.spans if changed or item.kind not in _METADATA else ())
-        elif box.kind in (b"moov", b"trak"):
-            kept.append((box.start, box.end))
-            _film(data, box, result)
-        elif box.kind not in _PLAIN and _tells(data[box.body : box.end]):
-            _free(result, box)
+        elif box.kind == b"moov" or (box.kind not in _PLAIN and _tells(data[box.body : box.end])):
+            for part in _film(data, box) if box.kind == b"moov" else [box]:
+                # made one that readers pass over
+                result[part.start + 4 : part.start + 8] = b"free"
+                result[part.body : part.end] = bytes(part.end - part.body)
+                wiped.append((part.start, part.end))
     if overlap(wiped, kept):
         raise DataError("what its metadata tells of the place lies across other parts of the file")
     return bytes(result)
@@ -65,19 +66,13 @@ def _tells(body: bytes) -> bool:
     return anywhere(body) or xmp_tells(body)
 
 
-def _free(result: bytearray, box: _Box) -> None:
-    """Make a box one that readers pass over."""
-    result[box.start + 4 : box.start + 8] = b"free"
-    result[box.body : box.end] = bytes(box.end - box.body)
-
-
-def _film(data: bytes, box: _Box, result: bytearray) -> None:
-    """An image sequence's header: its user data and metadata go where they tell a place."""
+def _film(data: bytes, box: _Box) -> Iterator[_Box]:
+    """The user data and metadata in an image sequence's header that tell a place."""
     for child in _boxes(data, box.body, box.end):
-        if child.kind == b"trak":
-            _film(data, child, result)
+        if child.kind == b"trak" and box.kind == b"moov":
+            yield from _film(data, child)
         elif child.kind in (b"udta", b"meta", b"uuid") and _tells(data[child.body : child.end]):
-            _free(result, child)
+            yield child
 
 
 def _item_without(data: bytes, item: _Item, result: bytearray) -> bool:

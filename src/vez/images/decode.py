@@ -86,10 +86,13 @@ def read_picture(
         image = _opened(data)
         _check_size(image.width, image.height, max_pixels)
         try:
+            smaller = at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile)
             size = image.size
-            if at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft(None, (at_least, at_least))
+            if smaller:
+                image.draft(None, (at_least or 1, at_least or 1))
             image.load()
+            size = size if smaller else image.size  # HEIC's decoder may find another size than the header claims
+            _check_size(*size, max_pixels)
             rgb, alpha = _colours(image, data)
             turn = _TURNS.get(_orientation(image))
             frames = _frames(image)

@@ -7,7 +7,7 @@ resources that hold it. In which files the blocks lie is `vez.images.metadata`'s
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise, zip_longest
 from typing import Final, Literal
 
 from vez.errors import DataError
@@ -129,19 +129,22 @@ def exif_without(blob: bytes, *, nested: bool = True) -> bytes:
         return blob
     going |= {entry for d in others for entry in d.entries if entry.tag in (_GPS, _MAKER_NOTE)}
     wiped = [d.span for d in gps] + [entry.span for d in gps for entry in d.entries if not entry.inline]
-    kept = [d.span for d in others]
+    changed = [d for d in others if not going.isdisjoint(d.entries)]
+    kept = [d.span for d in others if d not in changed]
     for d in others:
         for entry in d.entries:
             (wiped if entry in going else kept).extend([] if entry.inline else [entry.span])
         for pair in _PIXELS:
             spans = _pixels(blob, layout, d, pair)
             (wiped if any(entry in going for entry in d.entries if entry.tag in pair) else kept).extend(spans)
-    if overlap(wiped, kept):
+    rewritten = sorted(d.span for d in changed)
+    crossing = any(one[1] > two[0] for one, two in pairwise(rewritten))
+    if crossing or overlap(wiped, kept + rewritten) or overlap(rewritten, kept):
         raise DataError("what its metadata tells of the place lies across other parts of the file")
     result = bytearray(blob)
     for start, end in wiped:
         result[start:end] = bytes(end - start)
-    for d in others:
+    for d in changed:
         result[slice(*d.span)] = _rewritten(blob, layout, d, going)
     return bytes(result)
 
@@ -275,14 +278,17 @@ def _pixels(blob: bytes, layout: _Layout, directory: _Directory, pair: tuple[int
         [number for entry in directory.entries if entry.tag == tag for number in _values(blob, layout, entry)]
         for tag in pair
     )
-    return [(at, min(at + n, len(blob))) for at, n in zip(offsets, lengths, strict=False) if at < len(blob)]
+    # where a length is missing, readers guess: up to the end
+    return [
+        (at, min(at + length, len(blob)))
+        for at, length in zip_longest(offsets, lengths[: len(offsets)], fillvalue=len(blob))
+        if at < len(blob)
+    ]
 
 
 def _rewritten(blob: bytes, layout: _Layout, directory: _Directory, going: set[_Entry]) -> bytes:
     """A directory without some of its entries, filled up with zeros to the length it had."""
     start, end = directory.span
-    if not any(entry in going for entry in directory.entries):
-        return blob[start:end]
     head, size = (8, 20) if layout.wide else (2, 12)
     staying = [entry for entry in directory.entries if entry not in going]
     last = start + head + len(directory.entries) * size  # the offset of the next directory
