@@ -4,7 +4,25 @@ import pytest
 from pydantic import BaseModel
 
 import vez.config
-from vez.config import Checks, Config, Dataset, Project, Prompt, Rule, Sampling, Study, Variant, default_prompts, load
+from vez.config import (
+    PICTURE_CHECKS,
+    WORD_CHECKS,
+    Checks,
+    Collect,
+    Config,
+    Dataset,
+    Exclusion,
+    Override,
+    Project,
+    Prompt,
+    Rule,
+    Sampling,
+    Study,
+    Variant,
+    Waiver,
+    default_prompts,
+    load,
+)
 from vez.errors import ConfigError
 
 GOOD = """
@@ -56,6 +74,13 @@ def test_the_least_file(tmp_path: Path) -> None:
         ('noun = "folk costume"', "", r'\[project\] lacks the key "noun"'),
         ('images = "images/v1"', 'images = "a"\ndrop = ["blury"]', "'blury'"),
         ('images = "images/v1"', 'images = "a"\nchecks = { blured = 1 }', 'did you mean "blurred"'),
+        ('images = "images/v1"', 'images = "a"\nrole = "class"', 'whose role is "class"'),
+        ('images = "images/v1"', 'images = "a"\nrole = "class"\nheld_out = 2', "class pictures judge nothing"),
+        ('images = "images/v1"', 'images = "a"\ncrops = ["full", "full"]', "names one twice"),
+        ('images = "images/v1"', 'images = "a"\ntags = ["{triger}"]', "{triger} cannot be filled in"),
+        ('images = "images/v1"', 'images = "a"\nwaive = [{ check = "blurry", reason = "x" }]', "'blurry'"),
+        ('images = "images/v1"', 'images = "a"\nwaive = [{ check = "blurred" }]', 'lacks the key "reason"'),
+        ('images = "images/v1"', 'images = "a"\nexclude = [{ file = "a.jpg" }]', 'lacks the key "reason"'),
         ("[project]", "[project", "not valid TOML"),
         ("[project]", 'root = "x"\n[project]', 'unknown key "root"'),
     ],
@@ -112,7 +137,13 @@ def test_expand() -> None:
     assert project.expand("{trigger} {noun} {describes} {x}") == "t n {noun} {x}"
 
 
-@pytest.mark.parametrize("model", [Project, Rule, Checks, Dataset, Variant, Sampling, Prompt, Study, Config])
+TABLES = (
+    *(Project, Collect, Rule, Override, Exclusion, Waiver, Checks, Dataset),
+    *(Variant, Sampling, Prompt, Study, Config),
+)
+
+
+@pytest.mark.parametrize("model", TABLES)
 def test_every_field_is_explained_and_frozen(model: type[BaseModel]) -> None:
     assert all(field.description for field in model.model_fields.values())
     assert model.model_config.get("frozen") and model.model_config.get("extra") == "forbid"
@@ -120,6 +151,10 @@ def test_every_field_is_explained_and_frozen(model: type[BaseModel]) -> None:
 
 def test_every_table_is_in_the_list_above() -> None:
     tables = {n for n, t in vars(vez.config).items() if isinstance(t, type) and issubclass(t, BaseModel)}
-    assert tables - {"BaseModel", "_Table"} == {
-        *("Project", "Rule", "Checks", "Dataset", "Variant", "Sampling", "Prompt", "Study", "Config")
-    }
+    assert tables - {"BaseModel", "Table"} == {table.__name__ for table in TABLES}
+
+
+def test_a_check_of_pictures_and_one_of_words_never_share_a_name() -> None:
+    assert not set(PICTURE_CHECKS) & set(WORD_CHECKS)
+    for check in (*PICTURE_CHECKS, *WORD_CHECKS):
+        assert Waiver.model_validate({"check": check, "reason": "known"}).file == "*"

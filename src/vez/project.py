@@ -17,7 +17,8 @@ trigger = {trigger}      # the made-up word that will call the concept
 noun = {noun}            # what kind of thing it is: stands beside the trigger word
 describes = {describes}  # the concept in words that CLIP knows: what the scores ask for instead of the trigger word
 
-# One table per version of the dataset. A picture is never changed.
+# One table per version of the dataset. A picture is never changed. How a heap of pictures becomes a dataset:
+#   vez collect · vez check · vez crop · vez caption · vez lint · vez diff (docs/dataset.md)
 # A caption can be written by hand: <captions>/<picture's name>.txt.
 [dataset.v1]
 images = {images}

@@ -6,13 +6,15 @@ Pictures are prepared here, with PIL and numpy, so that every machine feeds the 
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
@@ -45,6 +47,11 @@ class Clip:
 def clip_for(base: str) -> str:
     """Which CLIP judges the pictures of a base: the one in the package for "tiny", else the published one."""
     return str(Path(__file__).parents[1] / "demo" / "clip") if base == "tiny" else PUBLISHED
+
+
+def at_hand(source: str) -> bool:
+    """Whether the weights are on this machine already: a folder, or fetched from the hub before."""
+    return Path(source).is_dir() or isinstance(try_to_load_from_cache(source, "config.json"), str)
 
 
 def load(source: str, *, device: str | torch.device = "cpu") -> Clip:
@@ -103,6 +110,15 @@ def image_features(
                 write_atomic(cache / f"{key}.npy", file.getvalue())
     width = int(clip.model.config.projection_dim)
     return np.stack([found[key] for key in keys]) if keys else np.zeros((0, width), dtype=np.float32)  # (N, D)
+
+
+def features_of(clip: Clip, images: Iterable[Image.Image], *, batch: int = 32) -> NDArray[np.float32]:
+    """Pictures as unit vectors, (N, D) fp32; no more than a batch of them is held at a time."""
+    vectors = [np.zeros((0, int(clip.model.config.projection_dim)), dtype=np.float32)]
+    prepared = (prepare(image, clip.size) for image in images)
+    while group := list(islice(prepared, batch)):
+        vectors.append(_see(clip, np.stack(group)))
+    return np.concatenate(vectors)
 
 
 def text_features(clip: Clip, texts: Sequence[str], *, batch: int = 64) -> NDArray[np.float32]:
