@@ -12,15 +12,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vez.lint.labels import AROUND, BACKGROUND, GROUPS, Group
+from vez.lint.labels import AROUND, BACKGROUND, FRAMING, GROUPS, Group
 from vez.metrics.embed import Clip, text_features
 
 Floats = NDArray[np.float64]
 Pictures = NDArray[np.float32]
 """CLIP's unit vectors of pictures, (N, D)."""
+_PLACES: Final = 4  # surroundings that do for other groups than framing, where the place decides most
 _BLOCK: Final = 512  # pictures compared with all captions at a time
 SAME_WORDS: Final = 0.97
 """Cosine of two captions' CLIP vectors above which they say the same to CLIP: neither can misfit for the other."""
+
+SURE: Final = 2.0
+"""CLIP's scale times the cosine by which another caption must fit better."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +76,14 @@ def _vocabulary(clip: Clip) -> Mapping[str, int]:
 
 def _sight(clip: Clip, group: Group, pictures: Pictures, places: Sequence[str], scale: float) -> Sight:
     around = [words for words in AROUND if known(clip, words)]
+    where = places if group is FRAMING else places[:_PLACES]
     asked: list[list[str]] = []
     for label in group.labels:
         phrases = [phrase for phrase in label.asked if known(clip, phrase)]
         if group.among == "people":
             asked.append([f"{words}{phrase}" for phrase in phrases for words in around])
         else:
-            asked.append([f"{phrase}, {place}" for phrase in phrases for place in places] if places else phrases)
+            asked.append([f"{phrase}, {place}" for phrase in phrases for place in where] if where else phrases)
     texts = text_features(clip, [text for of in asked for text in of])
     shares = np.zeros((len(pictures), len(asked)))  # (N, labels)
     fits = scale * (pictures.astype(np.float64) @ texts.T.astype(np.float64))  # (N, texts)
@@ -97,7 +102,8 @@ def misfits(
 ) -> list[Misfit]:
     """Pictures whose own caption is not among the ``best`` of all captions (Hessel et al. 2021: CLIPScore's valid use).
 
-    Captions that say the same to CLIP (`SAME_WORDS`) and captions of the same source count as the own one.
+    Better is what CLIP, by its own scale, holds for e² times as likely (`SURE`). Captions that say the same to it
+    (`SAME_WORDS`) and captions of the same source count as the own one.
 
     Args:
         clip: who judges.
@@ -113,11 +119,11 @@ def misfits(
     holders: dict[int, set[int]] = {}
     for source, text in zip(sources, own.tolist(), strict=True):
         holders.setdefault(source, set()).add(text)
-    found = []
+    margin, found = SURE / float(clip.model.logit_scale.exp()), []
     for start in range(0, len(own), _BLOCK):
         mine = own[start : start + _BLOCK]
         fits = pictures[start : start + _BLOCK] @ said.T  # (B, M)
-        better = fits > np.take_along_axis(fits, mine[:, None], axis=1) + 1e-5
+        better = fits > np.take_along_axis(fits, mine[:, None], axis=1) + margin
         better &= said[mine] @ said.T < SAME_WORDS
         for i, row in enumerate(better):
             row[list(holders[sources[start + i]])] = False

@@ -39,9 +39,9 @@ class Tokens:
         """For each text the (start, end) of every token, in characters of the text; start and end token left out."""
         if not texts:
             return []
-        # Half of a surrogate pair, which JSON can hold, is no text to the tokenizer: it stands for one character too.
-        clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
-        coded = self.tokenizer(clean, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        coded = self.tokenizer(
+            [well_formed(text) for text in texts], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         return [[(int(a), int(b)) for a, b in offsets] for offsets in coded["offset_mapping"]]
 
     def pieces(self, word: str) -> list[str]:
@@ -56,6 +56,11 @@ class Tokens:
         """Whether this whole word stands among the rarest of the vocabulary."""
         merged = max(1, len(self.ids) - _SINGLES)
         return (self.ids.get(f"{piece.lower()}{_WORD_END}", 0) - _SINGLES) / merged >= _RARE
+
+
+def well_formed(text: str) -> str:
+    """The text with a replacement character for each half of a surrogate pair: JSON can hold them, UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def tokens_of(source: str) -> Tokens:

@@ -15,7 +15,7 @@ from vez.config import Project
 from vez.images.findings import Finding
 from vez.lint.alike import clusters, near_copies
 from vez.lint.rules import FEW, finding
-from vez.lint.tokens import USABLE, Tokens
+from vez.lint.tokens import USABLE, Tokens, well_formed
 
 ALIKE: Final = 0.9
 """Jaccard index of two captions' words above which they are near copies."""
@@ -60,7 +60,8 @@ def plain(text: str, project: Project) -> str:
     """The caption as somebody would say it who does not know the trigger: no prefix, the noun in its place."""
     pattern = trigger_pattern(project.trigger)
     rest = re.sub(rf"^\s*{pattern.pattern}\s*(?:,\s*|$)", "", text, flags=re.IGNORECASE)
-    return " ".join(pattern.sub(lambda _: project.noun, rest).split())
+    with_noun = rf"{pattern.pattern}(?:\s+{re.escape(project.noun)}(?!\w))?"
+    return well_formed(" ".join(re.sub(with_noun, lambda _: project.noun, rest, flags=re.IGNORECASE).split()))
 
 
 def read(captions: Sequence[Caption], project: Project, tokens: Tokens, *, role: str) -> list[Finding]:
