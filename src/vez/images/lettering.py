@@ -5,8 +5,11 @@ is thin beside it, one brightness, a common line they stand on, small gaps, and 
 Epshtein et al., "Detecting Text in Natural Scenes with Stroke Width Transform", CVPR 2010, with connected components
 of a locally thresholded picture instead of strokes followed ray by ray).
 
-It finds printed lines of at least six separate letters, some 1 to 12 % of the picture high, level or nearly so. Script
-whose letters join, lettering on its side, very faint watermarks and short words go unseen.
+It finds printed lines of at least six separate letters, level or nearly so, 2 to 12 % of the picture high. Of lines of
+outlined letters drawn over the photographs of google/dreambooth and the demo's drawings it finds three of four at
+3 % of the height, nine of ten at 5 %, and one of four at 2 %; it raises no alarm over those 94 pictures as they are.
+Script whose letters join, letters as pale as their ground, lettering on its side, and short words go unseen, so that
+the written bowls, the dial and the badge among those photographs do, too.
 """
 
 from dataclasses import dataclass
@@ -119,13 +122,14 @@ def _greater(values: Array) -> Array:
 
 def _reads_as_a_line(row: _Parts) -> bool:
     height = float(np.median(row.height))
-    lines = [np.polyfit(row.left, edge, 1) for edge in (row.top, row.bottom)]
-    off = np.abs([edge - np.polyval(line, row.left) for edge, line in zip((row.top, row.bottom), lines, strict=True)])
+    edges = np.stack([row.top, row.bottom])
+    lines = [np.polyfit(row.left, edge, 1) for edge in edges]
+    off = np.abs(edges - [np.polyval(line, row.left) for line in lines])
     return bool(
         float(row.right.max() - row.left.min()) >= 3 * height
         and max(abs(line[0]) for line in lines) < 0.3
         # most letters reach the one line or the other
-        and np.mean(off.min(axis=0) <= 0.08 * height + 0.5) >= 0.75
+        and np.mean(off.min(axis=0) <= 0.08 * height + 0.5) >= 0.73
         and np.std(row.height) <= 0.27 * height
         and np.mean(row.stroke) <= _THIN * height
         and np.std(row.stroke) <= 0.2 * np.mean(row.stroke)

@@ -237,7 +237,7 @@ def _detail(pictures: Array, scale: float, side: int, by: tuple[float, float] = 
 
 def _filtered(pictures: Array, scale: float, sigma: float, by: tuple[float, float]) -> Array:
     rows, columns = (_lens(n, scale, sigma, part) for n, part in zip(pictures.shape[1:], by, strict=True))
-    return np.matmul(rows @ pictures, columns.T, dtype=np.float32)
+    return (rows @ pictures @ columns.T).astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=4096)
