@@ -98,7 +98,7 @@ def test_kohyas_folders_become_a_dataset_and_one_of_class_pictures(tmp_path: Pat
         "a-2.txt": "zolka hat, detail",
     }
     assert captions(tmp_path / "into", "x-class") == {"r.txt": "hat"}
-    assert imported.trigger == "zolka"
+    assert imported.trigger == "zolka" and (imported.pictures, imported.captions) == (4, 4)
     remarks = said(imported)
     assert remarks["class tokens"] == ("10_zolka hat/b.jpg", "reg/1_hat/r.png")
     assert remarks["no number"] == ("masks",)

@@ -138,8 +138,8 @@ def diff(old: Dataset, new: Dataset, *, alike: Callable[[Row, Row], bool] | None
     return Changes(
         old=_version(old),
         new=_version(new),
-        added=tuple(_single(row, old) for row in new.rows if id(row) not in partner),
-        removed=tuple(_single(row, new, gone=True) for row in old.rows if id(row) not in matched),
+        added=_singles([row for row in new.rows if id(row) not in partner], old, gone=False),
+        removed=_singles([row for row in old.rows if id(row) not in matched], new, gone=True),
         changed=tuple(changed),
         refused=_refused(old, new),
         settings=tuple(_settings(old.config, new.config)),
@@ -266,17 +266,23 @@ def _facts(old: Row, new: Row) -> Iterator[Fact]:
         yield Fact("hand", *("by hand" if row.hand else "by machine" for row in (old, new)))
 
 
-def _single(row: Row, other: Dataset, *, gone: bool = False) -> Single:
-    """A row that ``other`` lacks, with what its build said about the picture (by the file's content, else its name)."""
+def _singles(rows: Iterable[Row], other: Dataset, *, gone: bool) -> tuple[Single, ...]:
+    """Rows that ``other`` lacks, with what its build said about the picture (by the file's content, else its name)."""
     dropped = {d.file: d for d in other.dropped}
-    sources = _sources(other)
-    twins = [file for file, sha256 in sources.items() if sha256 == row.source_sha256]
-    for file in (*twins, row.source):
-        if file in dropped:
-            return Single(row, reason(dropped[file]), dropped[file].check)
-    if any(r.source_sha256 == row.source_sha256 for r in other.rows):
-        return Single(row, f"its {row.crop} crop is {'no longer' if gone else 'newly'} made")
-    return Single(row, "no longer in the folder" if gone else "")
+    named: dict[str, list[str]] = defaultdict(list)
+    for file, sha256 in _sources(other).items():
+        named[sha256].append(file)
+    shown = {row.source_sha256 for row in other.rows}
+
+    def single(row: Row) -> Single:
+        for file in (*named.get(row.source_sha256, ()), row.source):
+            if file in dropped:
+                return Single(row, reason(dropped[file]), dropped[file].check)
+        if row.source_sha256 in shown:
+            return Single(row, f"its {row.crop} crop is {'no longer' if gone else 'newly'} made")
+        return Single(row, "no longer in the folder" if gone else "")
+
+    return tuple(single(row) for row in rows)
 
 
 def _refused(old: Dataset, new: Dataset) -> tuple[Dropped, ...]:

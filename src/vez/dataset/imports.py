@@ -67,6 +67,16 @@ class Imported:
     tables: str
     """[dataset.<name>] tables for vez.toml (`vez.toml_edit.add_dataset`)."""
 
+    @property
+    def pictures(self) -> int:
+        """Of all parts."""
+        return sum(part.pictures for part in self.parts)
+
+    @property
+    def captions(self) -> int:
+        """Of all parts."""
+        return sum(part.captions for part in self.parts)
+
     def as_text(self) -> str:
         """What was imported and what is to know about it, for a terminal."""
         lines = []

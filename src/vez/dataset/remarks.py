@@ -62,6 +62,9 @@ class Remark:
     """A key of `REMARKS`."""
     files: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def text(self) -> str:
         """A sentence that names up to five of the files; safe to print."""
