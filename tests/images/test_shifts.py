@@ -18,7 +18,7 @@ def test_grey_keeps_the_shape_and_about_the_area() -> None:
     for width, height in ((640, 480), (100, 300), (96, 96), (50, 40)):
         h, w = grey(Image.new("RGB", (width, height))).shape
         assert h * w == pytest.approx(SIDE**2, rel=0.03) and w / h == pytest.approx(width / height, rel=0.03)
-    assert grey(Image.new("RGB", (5000, 20))).shape == (8, 192)
+    assert grey(Image.new("RGB", (5000, 20))).shape == (16, 192)
 
 
 def test_correlation_over_shifts_equals_correlation_of_the_overlap_itself() -> None:
@@ -63,3 +63,12 @@ def test_two_photographs_of_one_bowl_are_no_match() -> None:
     bowls = [decode(FOLDER / "berry_bowl" / f"{number}.jpg") for number in ("03", "04")]
     ((_, score),) = scores(*bowls)
     assert score < 0.965
+
+
+def test_pictures_of_any_shape_can_be_compared() -> None:
+    sizes = ((4000, 3), (3, 4000), (1, 1), (300, 200), (64, 64), (500, 40))
+    greys = [grey(scenery(1, 300).resize(size)) for size in sizes]
+    every = np.stack(np.triu_indices(len(greys), 1), axis=1)
+    assert list(matches(greys, every, least=0.99)) == []
+    for one in greys:
+        assert all(m.score > 0.99 for m in matches([one, one], ONE_PAIR, least=0.0) if not m.mirrored)

@@ -21,6 +21,7 @@ Grey = NDArray[np.uint8]
 Index = NDArray[np.intp]
 
 SIDE: Final = 96  # a picture is compared at about SIDE² pixels, in its own shape
+_SHORTEST: Final = 16
 _LONGEST: Final = 2 * SIDE
 _COARSE: Final = 32  # ... and looked through at about _COARSE²
 # Relative sizes looked through: each side of a copy may have lost up to a quarter, and then been resized.
@@ -61,7 +62,7 @@ class _Guess:
 def grey(image: Image.Image) -> Grey:
     """A picture as it is compared: grey, about SIDE² pixels in its own shape, (h, w)."""
     scale = SIDE / float(np.sqrt(image.width * image.height))
-    width, height = (int(np.clip(round(side * scale), 8, _LONGEST)) for side in image.size)
+    width, height = (int(np.clip(round(side * scale), _SHORTEST, _LONGEST)) for side in image.size)
     return np.asarray(image.convert("L").resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
