@@ -85,7 +85,7 @@ def page(changes: Changes, old: Dataset, new: Dataset, *, picture_budget: int = 
     otherwise = [_otherwise(change, old, new) for change in changes.otherwise[:MOST_SHOWN]]
     refused = [(_cut(d.file), _cut(reason(d))) for d in changes.refused[:MOST_SHOWN]]
     entries = [*(e for group in removed for e in group.entries), *added, *otherwise, *captions]
-    album = embed((c.wanted for e in entries for c in e.cells if c.wanted), budget=picture_budget)
+    album = _album([c.wanted for e in entries for c in e.cells if c.wanted], picture_budget)
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,  # captions and file names are other people's text
@@ -217,6 +217,16 @@ def _cut(text: str) -> str:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + " …"
+
+
+def _album(wanted: Sequence[Wanted], budget: int) -> Album:
+    """The pictures within the budget, where one that stands on the page twice counts twice."""
+    album = embed(wanted, budget=budget)
+    allowed = budget
+    while (spent := sum(len(album.pictures[want].uri) for want in wanted if want in album.pictures)) > budget:
+        allowed = allowed * budget // spent
+        album = embed(wanted, budget=allowed)
+    return album
 
 
 def _per_stitch(changes: Changes) -> int:
