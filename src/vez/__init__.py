@@ -17,6 +17,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Config": ("vez.config", "Config"),
     "VezError": ("vez.errors", "VezError"),
     "load_config": ("vez.config", "load"),
+    "collect": ("vez.collect", "collect"),
+    "curate": ("vez.curate", None),
     "build": ("vez.dataset", "build"),
     "load_dataset": ("vez.dataset", "load"),
     "train": ("vez.train", "train"),

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from vez.events import Done, Event, Item, Note, Sampled, Saved, Stage, Step, Validated
 from vez.plan import span
 
+MANY = 200  # items from which on a log file hears of them before the stage is done
 LINES_PER_RUN = 20  # a log file gets about so many lines of steps per run, however long the run is
 
 
@@ -28,7 +29,7 @@ def plain(event: Event) -> str | None:
     match event:
         case Stage(name=name, total=total, detail=detail):
             return f"{name}{f' ({total})' if total is not None else ''}{f': {detail}' if detail else ''}"
-        case Item(name=name, done=done, of=of) if of and done % max(1, of // LINES_PER_RUN) == 0 and of > LINES_PER_RUN:
+        case Item(name=name, done=done, of=of) if of and of >= MANY and done % (of // 5) == 0:
             return f"  {name} {done}/{of}"
         case Step(step=step, of=of) if step == of or step == 1 or step % max(1, of // LINES_PER_RUN) == 0:
             left = (of - step) * event.seconds

@@ -19,8 +19,12 @@ from vez.store import write_atomic
 # heading of each table, where it stands in vez.toml, and its model
 TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[project]", config.Project),
+    ("[collect]", config.Collect),
     ("[dataset.NAME]", config.Dataset),
     ("[[dataset.NAME.rules]]", config.Rule),
+    ("[dataset.NAME.override.FILE]", config.Override),
+    ("[[dataset.NAME.exclude]]", config.Exclusion),
+    ("[[dataset.NAME.waive]]", config.Waiver),
     ("[dataset.NAME.checks]", config.Checks),
     ("[study.NAME]", config.Study),
     ("[study.NAME.variant.NAME]", config.Variant),

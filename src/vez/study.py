@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from vez import demo
+from vez import curate, demo
 from vez import plan as planning
 from vez.config import Config
 from vez.dataset import build, read_sources
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, StoreError
-from vez.events import Done, Event, Step
+from vez.events import Done, Event, Note, Step
 from vez.plan import Plan, named
 from vez.report.arms import BASE
 from vez.report.build import headline
@@ -33,6 +33,7 @@ __all__ = [
     "build_datasets",
     "draw_samples",
     "folder_of",
+    "lint_datasets",
     "named",
     "plan",
     "run",
@@ -68,6 +69,7 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     """The whole study; the last event is Done with its report. Raises what its stages raise."""
     base = _load_base(config, device)
     datasets = yield from build_datasets(config, _datasets_of(config, name))
+    yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, base=base)
     yield from score_samples(config, name, device=device, datasets=datasets)
@@ -83,6 +85,16 @@ def build_datasets(config: Config, names: Sequence[str] | None = None) -> Genera
                 folders[name] = event.artifact_path
             yield event
     return folders
+
+
+def lint_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> Iterator[Event]:
+    """Lint a study's datasets, and write what changed from one to the next, for the report. Stops at no finding."""
+    for dataset, folder in datasets.items():
+        found = yield from curate.lint(config, dataset, load_dataset(folder))
+        for finding in found.findings:
+            if finding.level == "error" and not finding.waived:
+                yield Note(f"{dataset}: {finding.file}: {finding.check}: {finding.why}")
+    yield from curate.compare(config, datasets, folder_of(config, name) / "changes")
 
 
 def train_runs(
@@ -207,13 +219,13 @@ def _arms(config: Config, name: str) -> dict[str, Path | None]:
 def _training_pictures(config: Config, dataset: str) -> int:
     """Pictures to train on at most: what lies in the folder, less the held-out ones, before anything is checked."""
     recipe = config.dataset[dataset]
-    found = len(read_sources(config.root / recipe.images))
+    found = len(read_sources(config.root / recipe.images)) - len(recipe.exclude)
     if found <= recipe.held_out:
         raise ConfigError(
             f"{recipe.images} holds {found} pictures, and [dataset.{dataset}] keeps held_out = {recipe.held_out} of "
             "them from training; add pictures, or lower held_out"
         )
-    return found - recipe.held_out
+    return (found - recipe.held_out) * len(recipe.crops)
 
 
 def _load_base(config: Config, device: str) -> "Base":

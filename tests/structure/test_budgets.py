@@ -12,7 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 # Raised only on purpose, in the commit that needs it.
-PACKAGE_LINES = 16_000  # raised on purpose when collecting, checking and linting of pictures came in
+PACKAGE_LINES = 22_000  # raised on purpose when collecting, checking and linting of pictures came in
 FORBIDDEN = {"util", "utils", "common", "helper", "helpers", "misc", "tools"}
 # A broad except may stand only where a job of another's making is run.
 BROAD_EXCEPT_ALLOWED: set[str] = set()
@@ -57,7 +57,7 @@ def test_no_broad_except_print_or_module_level_seed(path: Path) -> None:
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}))
     ]
     assert relative(path) in BROAD_EXCEPT_ALLOWED or not broad, f"broad except in lines {broad}"
-    if relative(path) != "cli.py" and not relative(path).startswith("demo/make_"):
+    if not relative(path).startswith("demo/make_"):
         prints = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
         assert not prints, f"print in lines {prints}: stages yield events, only the command line prints"
 

@@ -5,14 +5,24 @@ from vez.reference import commands, options
 # An entry is added on purpose, with its docs and a test that it changes something; most settings belong into vez.toml.
 OPTIONS = {
     "build": ["[DATASET]...", "--config"],
+    "caption": ["DATASET", "--diff", "--config"],
+    "check": ["[DATASET]...", "--json", "--config"],
+    "collect": ["SOURCE", "INTO", "--limit", "--side", "--licence", "--config"],
+    "crop": ["DATASET", "SHEET", "--config"],
     "demo": ["FOLDER", "--device"],
+    "diff": ["OLD", "NEW", "--html", "--json", "--config"],
     "doctor": [],
+    "exclude": ["DATASET", "FILE", "--because", "--config"],
+    "export": ["DATASET", "FOLDER", "--layout", "--repeats", "--words", "--config"],
+    "import": ["SOURCE", "DATASET", "--layout", "--extension", "--config"],
     "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution"],
+    "lint": ["[DATASET]...", "--json", "--config"],
     "report": ["STUDY", "--config"],
     "sample": ["STUDY", "--config", "--device"],
     "score": ["STUDY", "--config", "--device"],
     "study": ["STUDY", "--config", "--plan", "--device"],
     "train": ["STUDY", "--config", "--device"],
+    "waive": ["DATASET", "CHECK", "FILE", "--because", "--config"],
 }
 MOST = 12
 

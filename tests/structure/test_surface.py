@@ -11,6 +11,8 @@ PUBLIC = {
     "VezError",
     "__version__",
     "build",
+    "collect",
+    "curate",
     "load_config",
     "load_dataset",
     "report",

@@ -125,6 +125,12 @@ class Override(Table):
     prefix: bool | None = None
     """Whether the caption begins with the trigger; absent: as the dataset says."""
 
+    @model_validator(mode="after")
+    def _known_placeholders(self) -> Self:
+        for tag in self.tags:
+            check_placeholders(tag)
+        return self
+
 
 class Waiver(Table):
     """A finding that is accepted. It stays in the records, with its reason."""
@@ -192,8 +198,11 @@ class Dataset(Table):
     """What shows through transparent parts; absent: white, with a finding."""
     masks: Text | None = None
     """Where the subject is, for a masked loss: "alpha" (transparent is not subject), or a folder of <stem>.png."""
+    faces: Text | None = None
+    """Place the crops by faces: "cascade" (frontal ones, by what comes with the extra), or YuNet's .onnx file."""
     captioner: Text = "blip"
-    """What writes the machine captions: "blip" (the base's own), "florence-2", "wd14", a hub id, or a folder."""
+    """Writes the machine captions: "blip" (the base's own), "florence-2", "florence-2-detailed", "wd14", a folder, a
+    hub id (owner/name, or owner/name@commit)."""
     rules: tuple[Rule, ...] = ()
     """Replacements in the machine captions, applied in order."""
     tags: tuple[Text, ...] = ()

@@ -1,98 +1,133 @@
-"""The build stage: a folder of pictures → a dataset, frozen under an id.
+"""The build stage: a folder of pictures → a dataset, frozen under an id. The person's files are only read.
 
-The artifact (``.vez/datasets/<name>-<first 8 of id>/``) holds ``images/<stem>.png`` (resolution², RGB),
-``rows.jsonl`` (one `Row` a line), ``findings.jsonl`` (`Finding`) and ``dropped.jsonl`` (``{"file", "reason"}``). The
-person's files are only read.
+`vez.dataset.rows` says what the artifact holds.
 """
 
+import difflib
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
+from numpy import float32
+from numpy.typing import NDArray
 
-from vez.config import Config, Project
+from vez.config import Config
 from vez.config import Dataset as Recipe
-from vez.dataset.rows import KIND, VERSION, Row, write_lines
+from vez.dataset import hand
+from vez.dataset.card import card
+from vez.dataset.look import LOG, Look, Looked, Made, faces_of, look, training_names
+from vez.dataset.rows import KIND, VERSION, Dataset, Dropped, Row, write_lines
+from vez.dataset.split import choose_held_out, groups
+from vez.dataset.spoken import say
 from vez.errors import ConfigError, DataError
 from vez.events import Done, Event, Note, Stage
+from vez.images import boxes, provenance
 from vez.images.caption import final_caption
-from vez.images.captioners import Captioner, source_of
+from vez.images.captioners import Captioner, identity_of
 from vez.images.captioners import load as load_captioner
-from vez.images.checks import Picture, check, measure
-from vez.images.crop import crop
-from vez.images.decode import decode
-from vez.images.findings import Finding
-from vez.images.pixels import pixels_sha256
-from vez.store import Making, artifact_id, file_sha256, find, making
+from vez.images.checks import Picture, check
+from vez.images.findings import Finding, settle, waive
+from vez.images.provenance import Provenance
+from vez.store import artifact_id, file_sha256, find, making, write_atomic
 
 _PICTURES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"}
 )
-_CAPTIONED_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A training picture that stays: whose it is, how it was cut, its group and its split."""
+
+    source: str
+    made: Made
+    group: str
+    held_out: bool
+
+    @property
+    def stem(self) -> str:
+        """What its hand caption is called after: the picture's stem, and the crop where that is not "full"."""
+        stem = Path(self.source).stem
+        return stem if self.made.cut.crop == "full" else f"{stem}.{self.made.cut.crop}"
 
 
 def build(config: Config, name: str, *, captioner: Captioner | None = None) -> Iterator[Event]:
     """Check, crop, caption and freeze ``[dataset.<name>]``; the last event is Done with the artifact's folder.
 
-    If that dataset exists already, nothing is done. Without a ``captioner`` the one that the configuration names is
-    loaded, and only if a picture has no hand caption. Raises ConfigError for an unknown name and DataError where no
-    dataset can be made of the pictures; a broken picture is a finding, not an error.
+    If that dataset exists already, nothing is done; a build that was cut goes on. Without a ``captioner`` the one that
+    the configuration names is loaded, and only if a picture has no hand caption. Raises ConfigError for an unknown name
+    and DataError where no dataset can be made of the pictures; a broken picture is a finding, not an error.
     """
-    recipe = _recipe(config, name)
-    sources, captions = read_sources(config.root / recipe.images), _hand_captions(config, recipe)
+    recipe = recipe_of(config, name)
+    folder = config.root / recipe.images
+    sources, captions = read_sources(folder), hand.read(_captions_folder(config, recipe))
+    _refuse_strangers(recipe, sources)
     made_with = _made_with(config, recipe, sources, captions)
     id = artifact_id(KIND, {}, made_with, VERSION)
-    folder = config.root / ".vez" / "datasets" / f"{name}-{id[:8]}"
-    if find(folder, id) is not None:
+    target = config.root / ".vez" / "datasets" / f"{name}-{id[:8]}"
+    if find(target, id) is not None:
         yield Note(f"the dataset {name} is there already ({id[:8]})")
-        yield Done(folder, id)
+        yield Done(target, id)
         return
-    with making(folder, kind=KIND, parents={}, config=made_with, version=VERSION) as made:
+    with making(target, kind=KIND, parents={}, config=made_with, version=VERSION) as made:
+        for part in ("images", "masks") if recipe.masks else ("images",):
+            (made.path / part).mkdir(exist_ok=True)
         yield Stage("check", len(sources), name)
-        pictures, cropped = _cut(config.root / recipe.images, sources, recipe.resolution, made)
-        findings = check(_best_first(pictures, captions), resolution=recipe.resolution, thresholds=recipe.checks)
-        dropped = _dropped(findings, recipe)
-        kept = [p for p in pictures if p.file not in dropped]
-        held_out = choose_held_out(kept, findings, recipe.held_out)
-        for file, reason in dropped.items():
-            if file in cropped:
-                (made.path / cropped[file]).unlink()
-            yield Note(f"left out {file}: {reason}")
-        by_hand, remarks = _read_captions(captions, [p.file for p in kept], config.project)
-        rest = {p.file: made.path / cropped[p.file] for p in kept if p.file not in by_hand}
-        yield Stage("caption", len(rest), f"{len(by_hand)} written by hand")
-        machine = yield from _say(rest, captioner, recipe.captioner, config)
-        rows = []
-        for p in kept:
-            said = machine.get(p.file)
-            final = final_caption(said or "", config.project, recipe, file=p.file)
-            row = Row(
-                file=cropped[p.file],
-                sha256=pixels_sha256(_opened(made.path / cropped[p.file])),
-                source=p.file,
-                source_sha256=sources[p.file],
-                machine=said,
-                caption=by_hand.get(p.file, final),
-                hand=p.file in by_hand,
-                split="held_out" if p.file in held_out else "train",
-            )
-            rows.append(asdict(row))
-        write_lines(made.path / "rows.jsonl", rows)
-        write_lines(made.path / "findings.jsonl", [asdict(finding) for finding in [*findings, *remarks]])
-        write_lines(made.path / "dropped.jsonl", [{"file": f, "reason": reason} for f, reason in dropped.items()])
-    yield Done(folder, id)
+        names = training_names(list(sources), recipe.crops)
+        faces = faces_of(recipe, config.root)
+        looked = yield from look(Look(recipe, config.root, boxes.read(folder), made.path, names, faces), sources)
+        records = provenance.read(folder)
+        findings = _findings(looked, recipe, records, captions)
+        dropped = _dropped(findings, recipe, sources)
+        findings = settle(findings, {one.file for one in dropped})
+        for one in dropped:
+            yield Note(f"left out {one.file}: {one.reason}")
+        kept = _kept(looked, dropped, findings, recipe, records)
+        gone = {Path(one.file).stem for one in dropped}
+        texts, remarks = hand.texts(captions, [one.stem for one in kept], left_out=gone)
+        spoken = {one.made.sha256: made.path / one.made.file for one in kept if one.stem not in texts}
+        yield Stage("caption", len(spoken), f"{len(kept) - len(spoken)} written by hand")
+        machine = yield from say(
+            spoken,
+            captioner=lambda: captioner or load_captioner(recipe.captioner, base=config.project.base, root=config.root),
+            cache=None if captioner else config.root / ".vez" / "captions",
+            identity=identity_of(recipe.captioner, base=config.project.base, root=config.root),
+        )
+        rows = [_row(one, config, recipe, texts, machine, sources, records) for one in kept]
+        findings += waive(remarks, recipe.waive)
+        _freeze(Dataset(made.path, id, tuple(rows), tuple(findings), tuple(dropped), made_with), config, records)
+    yield Done(target, id)
 
 
-def inspect(config: Config, name: str) -> list[Finding]:
-    """The findings about the pictures of ``[dataset.<name>]``, without making anything. Raises as `build` does."""
-    recipe = _recipe(config, name)
+def inspect(
+    config: Config, name: str, *, features: NDArray[float32] | None = None
+) -> Generator[Event, None, list[Finding]]:
+    """The findings about the pictures of ``[dataset.<name>]``, without making anything; those about pictures that its
+    build would leave out are marked.
+
+    ``features`` are unit vectors of the pictures, (N, D) in the order of `read_sources`, for pictures of one scene.
+    Raises as `build` does.
+    """
+    recipe = recipe_of(config, name)
     folder = config.root / recipe.images
-    pictures = [_look(folder / file, file, recipe.resolution)[0] for file in read_sources(folder)]
-    best_first = _best_first(pictures, _hand_captions(config, recipe))
-    return check(best_first, resolution=recipe.resolution, thresholds=recipe.checks)
+    sources = read_sources(folder)
+    _refuse_strangers(recipe, sources)
+    yield Stage("check", len(sources), name)
+    looked = yield from look(Look(recipe, config.root, boxes.read(folder)), sources)
+    captions = hand.read(_captions_folder(config, recipe))
+    found = _findings(looked, recipe, provenance.read(folder), captions, features=features)
+    return settle(found, {one.file for one in _dropped(found, recipe, sources)})
+
+
+def recipe_of(config: Config, name: str) -> Recipe:
+    """The table ``[dataset.<name>]``. Raises ConfigError where there is none."""
+    if name not in config.dataset:
+        raise ConfigError(f"there is no [dataset.{name}]; known are: {', '.join(config.dataset) or 'none'}")
+    return config.dataset[name]
 
 
 def read_sources(folder: Path) -> dict[str, str]:
@@ -109,182 +144,155 @@ def read_sources(folder: Path) -> dict[str, str]:
     if not names:
         raise DataError(f"there are no pictures in {folder}; put JPEG, PNG or WebP files there")
     try:
-        return {name: file_sha256(folder / name) for name in names}
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(names, pool.map(file_sha256, (folder / name for name in names)), strict=True))
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def choose_held_out(pictures: Sequence[Picture], findings: Sequence[Finding], wanted: int) -> frozenset[str]:
-    """The files kept from training: the first ``wanted`` by the hash of their pixels.
-
-    None of them is an exact or near-duplicate of any other picture, so nothing trained on shows what is held out.
-    Raises DataError where too few pictures qualify, or none would be left to train on.
-    """
-    if not pictures:
-        raise DataError("no picture is left to train on; see the findings, or drop less")
-    if wanted == 0:
-        return frozenset()
-    kept = {p.file for p in pictures}
-    pairs = [(f.file, f.other) for f in findings if f.other and {f.file, f.other} <= kept]
-    single = sorted((p.pixels, p.file) for p in pictures if all(p.file not in pair for pair in pairs))
-    if len(single) < wanted or len(pictures) <= wanted:
-        raise DataError(
-            f"held_out = {wanted}, but of {len(pictures)} pictures {len(single)} have no near-duplicate, and at least "
-            "one must be left to train on; lower held_out or add pictures"
-        )
-    return frozenset(file for _, file in single[:wanted])
+def _captions_folder(config: Config, recipe: Recipe) -> Path | None:
+    return None if recipe.captions is None else config.root / recipe.captions
 
 
-def _recipe(config: Config, name: str) -> Recipe:
-    if name not in config.dataset:
-        raise ConfigError(f"there is no [dataset.{name}]; known are: {', '.join(config.dataset) or 'none'}")
-    return config.dataset[name]
+def _refuse_strangers(recipe: Recipe, sources: Mapping[str, str]) -> None:
+    """A name in vez.toml that no picture has is a mistake: what was meant to happen would silently not happen."""
+    named = {
+        "exclude": [one.file for one in recipe.exclude],
+        "override": list(recipe.override),
+        "waive": [one.file for one in recipe.waive if one.file != "*" and Path(one.file).suffix != ".txt"],
+    }
+    for table, files in named.items():
+        for file in files:
+            if file not in sources:
+                near = difflib.get_close_matches(file, sources, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "name a picture as it is called there"
+                raise ConfigError(f"{table} names {file!r}, but there is no such picture in {recipe.images}; {hint}")
 
 
 def _made_with(
     config: Config, recipe: Recipe, sources: Mapping[str, str], captions: Mapping[str, bytes]
 ) -> dict[str, Any]:
     """All that decides what the dataset holds; no path of this machine, so that a moved project keeps its ids."""
+    folder = config.root / recipe.images
     settings = recipe.model_dump(mode="json", exclude={"images", "captions"})
-    captioner = Path(source_of(recipe.captioner, base=config.project.base, root=config.root))
-    if captioner.is_dir():  # a folder can be filled anew under the same name
-        weights = {
-            p.name: file_sha256(p) for p in sorted(captioner.iterdir()) if p.suffix in (".safetensors", ".json", ".txt")
-        }
-    else:
-        weights = {"source": recipe.captioner if recipe.captioner != "blip" else f"blip for {config.project.base}"}
-    hand = {stem: hashlib.sha256(text).hexdigest() for stem, text in captions.items()}
-    words = config.project.model_dump(exclude={"base"})
-    return settings | {"captioner": weights, "project": words, "sources": dict(sources), "hand": hand}
+    beside = {name: file_sha256(folder / name) for name in ("boxes.toml", provenance.FILE) if (folder / name).is_file()}
+    if recipe.masks and recipe.masks != "alpha" and (config.root / recipe.masks).is_dir():
+        masks = sorted((config.root / recipe.masks).glob("*.png"))
+        settings["masks"] = {path.name: file_sha256(path) for path in masks}
+    if recipe.faces and (config.root / recipe.faces).is_file():
+        settings["faces"] = file_sha256(config.root / recipe.faces)
+    return settings | {
+        "captioner": identity_of(recipe.captioner, base=config.project.base, root=config.root),
+        "project": config.project.model_dump(exclude={"base"}),
+        "sources": dict(sources),
+        "beside": beside,
+        "hand": {stem: hashlib.sha256(text).hexdigest() for stem, text in captions.items()},
+    }
 
 
-def _look(path: Path, file: str, resolution: int, sha256: str = "") -> tuple[Picture, Image.Image | None]:
-    try:
-        data = path.read_bytes()
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise DataError(f"{path} changed while it was being read; build again")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; build again") from error
-    try:
-        image = decode(data)
-    except DataError as error:
-        return Picture(file, error=str(error)), None
-    return measure(file, image, resolution=resolution), image
+def _findings(
+    looked: Sequence[Looked],
+    recipe: Recipe,
+    records: Mapping[str, Provenance],
+    captions: Mapping[str, bytes],
+    *,
+    features: NDArray[float32] | None = None,
+) -> list[Finding]:
+    pictures = [one.picture for one in looked]
+    order = _best_first(pictures, captions)
+    found = check(
+        [pictures[i] for i in order],
+        resolution=recipe.resolution,
+        thresholds=recipe.checks,
+        provenance=records,
+        features=None if features is None else features[order],
+        background_said=recipe.background is not None or recipe.masks == "alpha",
+    )
+    return waive(found, recipe.waive)
 
 
-def _cut(
-    folder: Path, sources: Mapping[str, str], resolution: int, made: Making
-) -> tuple[list[Picture], dict[str, str]]:
-    """Measure every picture and write its crop; file → training picture for those that can be read."""
-    (made.path / "images").mkdir(exist_ok=True)
-    names = training_names(sources)
-    pictures, cropped = [], {}
-    for file, sha256 in sources.items():
-        picture, image = _look(folder / file, file, resolution, sha256)
-        pictures.append(picture)
-        if image is not None:
-            cropped[file] = f"images/{names[file]}"
-            crop(image, resolution).save(made.path / cropped[file], format="PNG")
-    return pictures, cropped
-
-
-def _best_first(pictures: Sequence[Picture], captions: Mapping[str, bytes]) -> list[Picture]:
+def _best_first(pictures: Sequence[Picture], captions: Mapping[str, bytes]) -> list[int]:
     """The order in which of two duplicates the first is kept: with a hand caption, then larger, then by name."""
-    return sorted(pictures, key=lambda p: (Path(p.file).stem not in captions, -p.width * p.height, p.file))
+
+    def merit(i: int) -> tuple[bool, int, str]:
+        picture = pictures[i]
+        return Path(picture.file).stem not in captions, -picture.width * picture.height, picture.file
+
+    return sorted(range(len(pictures)), key=merit)
 
 
-def training_names(files: Iterable[str]) -> dict[str, str]:
-    """File → <stem>.png, all different even where letter case is ignored: a.jpg beside a.png becomes a-jpg.png."""
-    files = list(files)
-    stems = [Path(file).stem.lower() for file in files]
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    # those whose stem is theirs alone come first, so that no other file's makeshift name takes it
-    for file in sorted(files, key=lambda f: stems.count(Path(f).stem.lower()) > 1):
-        path = Path(file)
-        name = path.stem if stems.count(path.stem.lower()) == 1 else f"{path.stem}-{path.suffix[1:]}"
-        while name.lower() in taken:
-            name += "-"
-        taken.add(name.lower())
-        names[file] = f"{name}.png"
-    return names
-
-
-def _dropped(findings: Sequence[Finding], recipe: Recipe) -> dict[str, str]:
-    """File → why it is left out (the first reason). Of duplicates the first that is itself kept stays."""
-    dropped: dict[str, str] = {}
+def _dropped(findings: Iterable[Finding], recipe: Recipe, sources: Iterable[str]) -> list[Dropped]:
+    """What is left out, by name: excluded by hand, or for the first finding that drops. Of duplicates the first stays
+    that is itself kept."""
+    out = {one.file: Dropped(one.file, one.reason, "excluded") for one in recipe.exclude}
     for f in findings:
-        wanted = f.check == "unreadable" or f.check in recipe.drop
-        if wanted and f.file not in dropped and f.other not in dropped:
-            dropped[f.file] = f"{f.check}: {f.value if f.check == 'unreadable' else f.why}"
-    return dropped
+        wanted = f.check == "unreadable" or (f.check in recipe.drop and not f.waived)
+        if wanted and f.file not in out and f.other not in out:
+            out[f.file] = Dropped(f.file, str(f.value) if f.check == "unreadable" else f.why, f.check)
+    return [out[file] for file in sources if file in out]
 
 
-def _hand_captions(config: Config, recipe: Recipe) -> dict[str, bytes]:
-    """Stem → bytes of each hand caption. Raises DataError if the folder that vez.toml names is absent."""
-    if recipe.captions is None:
-        return {}
-    folder = config.root / recipe.captions
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; put the captions there, or take `captions` out of vez.toml")
-    try:
-        return {p.stem: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix.lower() == ".txt" and p.is_file()}
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+def _kept(
+    looked: Sequence[Looked],
+    dropped: Sequence[Dropped],
+    findings: Sequence[Finding],
+    recipe: Recipe,
+    records: Mapping[str, Provenance],
+) -> list[_Kept]:
+    """The training pictures that stay, in the order of their sources. A held-out picture stays whole, uncropped."""
+    gone = {one.file for one in dropped}
+    stay = [one for one in looked if one.picture.file not in gone]
+    grouped = groups([one.picture.file for one in stay], findings, records)
+    held_out = choose_held_out([one.picture for one in stay], grouped, recipe.held_out)
+    group_of = {file: name for name, files in grouped.items() for file in files}
+    return [
+        _Kept(one.picture.file, made, group_of[one.picture.file], one.picture.file in held_out)
+        for one in stay
+        for made in (one.made[:1] if one.picture.file in held_out else one.made)
+    ]
 
 
-def _read_captions(
-    captions: Mapping[str, bytes], files: Sequence[str], project: Project
-) -> tuple[dict[str, str], list[Finding]]:
-    """File → its hand caption in one line; and findings about captions that cannot be used or lack the trigger."""
-    read: dict[str, str] = {}
-    remarks: list[Finding] = []
-
-    def remark(file: str, value: str, why: str, fix: str) -> None:
-        remarks.append(Finding(file, "caption", value, "", why, fix))
-
-    for file in files:
-        stem = Path(file).stem
-        if stem not in captions:
-            continue
-        try:
-            text = " ".join(captions[stem].decode("utf-8-sig").split())
-        except UnicodeDecodeError:
-            remark(
-                file, "not UTF-8", "its hand caption cannot be read; the machine's stands", f"save {stem}.txt as UTF-8"
-            )
-            continue
-        if not text:
-            remark(file, "empty", "its hand caption is empty; the machine's stands", f"write {stem}.txt or remove it")
-            continue
-        read[file] = text
-        if project.trigger.lower() not in text.lower():
-            why = "its hand caption lacks the trigger word, so the picture teaches the concept under other words"
-            remark(file, text, why, f"add {project.trigger!r} to {stem}.txt")
-    stems = {Path(file).stem for file in files}
-    for stem in captions:
-        if stem not in stems:
-            remark(f"{stem}.txt", "", "no picture in the dataset has this name", "rename it, or leave it")
-    return read, remarks
+def _row(
+    one: _Kept,
+    config: Config,
+    recipe: Recipe,
+    texts: Mapping[str, str],
+    machine: Mapping[str, str],
+    sources: Mapping[str, str],
+    records: Mapping[str, Provenance],
+) -> Row:
+    made, said = one.made, machine.get(one.made.sha256)
+    final = partial(final_caption, project=config.project, recipe=recipe, file=one.source)
+    return Row(
+        file=made.file,
+        sha256=made.sha256,
+        source=one.source,
+        source_sha256=sources[one.source],
+        machine=said,
+        caption=texts[one.stem] if one.stem in texts else final(said or ""),
+        hand=one.stem in texts,
+        split="held_out" if one.held_out else "train",
+        crop=made.cut.crop,
+        box=made.cut.box,
+        boxed=made.cut.boxed,
+        width=made.cut.size[0],
+        height=made.cut.size[1],
+        mask=made.mask,
+        group=one.group,
+        licence=records[one.source].licence if one.source in records else "",
+    )
 
 
-def _say(
-    pictures: Mapping[str, Path], captioner: Captioner | None, name: str, config: Config
-) -> Generator[Event, None, dict[str, str]]:
-    """File → machine caption of its training picture; the captioner is loaded only if there is one to caption."""
-    said: dict[str, str] = {}
-    if not pictures:
-        return said
-    speaker = captioner or load_captioner(name, base=config.project.base, root=config.root)
-    files = list(pictures)
-    for start in range(0, len(files), _CAPTIONED_AT_ONCE):
-        group = files[start : start + _CAPTIONED_AT_ONCE]
-        captions = speaker.caption([_opened(pictures[file]) for file in group])
-        said.update(zip(group, captions, strict=True))
-        yield Note(f"captioned {len(said)} of {len(files)}")
-    return said
-
-
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
+def _freeze(dataset: Dataset, config: Config, records: Mapping[str, Provenance]) -> None:
+    """Write the tables and the card; take away the pictures that did not stay, and the log."""
+    stays = {row.file for row in dataset.rows} | {row.mask for row in dataset.rows}
+    for path in [*(dataset.path / "images").iterdir(), *(dataset.path / "masks").glob("*")]:
+        if path.relative_to(dataset.path).as_posix() not in stays:
+            path.unlink()
+    (dataset.path / LOG).unlink(missing_ok=True)
+    write_lines(dataset.path / "rows.jsonl", map(asdict, dataset.rows))
+    write_lines(dataset.path / "findings.jsonl", map(asdict, dataset.findings))
+    write_lines(dataset.path / "dropped.jsonl", map(asdict, dataset.dropped))
+    used = {row.source for row in dataset.rows}
+    provenance.write(dataset.path, [record for file, record in records.items() if file in used])
+    write_atomic(dataset.path / "card.md", card(dataset, config.project).encode())

@@ -4,12 +4,12 @@ A finding says what was measured, against which threshold, why it matters, and h
 vez.toml accepts it: it then keeps its place in the records, with the reason, and counts no longer.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
-from vez.config import Waiver
+from vez.config import PICTURE_CHECKS, Waiver
+from vez.images.wording import visible
 
 Level = Literal["error", "warning", "info"]
 LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "info")
@@ -34,6 +34,13 @@ class Finding:
     level: Level = "warning"
     waived: str = ""
     """The reason why it is accepted; empty: it is not."""
+    left_out: bool = False
+    """The picture is left out of the dataset, so nothing is left to be done."""
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody has dealt with it yet."""
+        return not self.waived and not self.left_out
 
 
 def waive(findings: Iterable[Finding], waivers: Sequence[Waiver]) -> list[Finding]:
@@ -45,48 +52,55 @@ def waive(findings: Iterable[Finding], waivers: Sequence[Waiver]) -> list[Findin
     return marked
 
 
+def settle(findings: Iterable[Finding], left_out: Collection[str]) -> list[Finding]:
+    """The findings, those about files that are left out of the dataset marked so."""
+    return [replace(finding, left_out=True) if finding.file in left_out else finding for finding in findings]
+
+
 def open_errors(findings: Iterable[Finding]) -> int:
-    """How many errors stand that nobody has waived: what decides an exit code."""
-    return sum(finding.level == "error" and not finding.waived for finding in findings)
+    """How many errors stand that nobody has dealt with: what decides an exit code."""
+    return _open(findings, "error")
 
 
 def as_text(findings: Sequence[Finding], dataset: str) -> str:
     """The findings for a person, worst first, each with a line to fix it and one to waive it; then a count."""
     lines = []
-    for finding in sorted(findings, key=lambda f: (bool(f.waived), LEVELS.index(f.level))):
-        place = finding.file if finding.file != "*" else "the whole set"
-        measured = _measured(finding)
-        lines.append(f"{'waived' if finding.waived else finding.level:8}{place}: {finding.check}{measured}")
-        lines.append(f"        {finding.why}")
+    for finding in sorted(findings, key=lambda f: (not f.is_open, LEVELS.index(f.level))):
+        place = visible(finding.file) if finding.file != "*" else "the whole set"
+        label = "left out" if finding.left_out else "waived" if finding.waived else finding.level
+        lines.append(f"{label:9}{place}: {finding.check}{_measured(finding)}")
+        lines.append(f"         {visible(finding.why)}")
         if finding.waived:
-            lines.append(f"        accepted: {finding.waived}")
-        else:
-            lines.append(f"        fix:   {finding.fix}")
-            if finding.level != "info" and finding.check != "unreadable":
-                lines.append(f"        waive: vez waive {dataset} {finding.check} {_quoted(finding.file)} --because …")
+            lines.append(f"         accepted: {visible(finding.waived)}")
+        elif finding.is_open:
+            lines.append(f"         fix:   {visible(finding.fix)}")
+            if finding.level != "info":
+                lines += _commands(finding, dataset)
     counts = [f"{n} {level}{'' if n == 1 else 's'}" for level in LEVELS if (n := _open(findings, level))]
+    left_out = len({finding.file for finding in findings if finding.left_out})
     waived = sum(bool(finding.waived) for finding in findings)
-    lines.append(", ".join([*(counts or ["no findings"]), *([f"{waived} waived"] if waived else [])]))
+    dealt = [f"{n} {what}" for n, what in ((left_out, "left out of the dataset"), (waived, "waived")) if n]
+    lines.append(", ".join([*(counts or ["nothing to do"]), *dealt]))
     return "\n".join(lines)
 
 
-def as_json(findings: Iterable[Finding]) -> str:
-    """The findings for a machine: a JSON array of objects with the fields of `Finding`."""
-    return json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1)
-
-
-def from_row(row: dict[str, Any]) -> Finding:
-    """The finding that `asdict` wrote. Raises TypeError for a row that is none."""
-    return Finding(**row)
-
-
 def _open(findings: Iterable[Finding], level: Level) -> int:
-    return sum(finding.level == level and not finding.waived for finding in findings)
+    return sum(finding.level == level and finding.is_open for finding in findings)
+
+
+def _commands(finding: Finding, dataset: str) -> list[str]:
+    """The lines to be typed: to leave the picture out, and to accept the finding."""
+    file = _quoted(finding.file)
+    waive = f"         waive: vez waive {dataset} {finding.check} {file} --because …"
+    if finding.check in PICTURE_CHECKS and finding.file != "*":
+        return [f"         drop:  vez exclude {dataset} {file} --because …", waive]
+    return [waive]
 
 
 def _measured(finding: Finding) -> str:
     value = f"{finding.value:g}" if isinstance(finding.value, float | int) else finding.value
     limit = f"{finding.threshold:g}" if isinstance(finding.threshold, float | int) else finding.threshold
+    value = visible(value)
     return f" ({value}{f'; threshold {limit}' if limit else ''})" if value else ""
 
 

@@ -1,75 +1,20 @@
-"""The command line: one command per stage. It parses, calls, prints.
+"""The commands of the study: from a project's file to its report."""
 
-Whatever it does can be done from Python by the same functions.
-
-Nothing heavy is imported at the top, so that `vez --help` answers at once: each command imports the stage it runs.
-"""
-
-import os
 import shlex
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-import vez
-from vez.errors import VezError
+from vez.cli.app import VEZ_TOML, ConfigFile, Device, app, load, show
 
 if TYPE_CHECKING:
     from vez.config import Config
-    from vez.events import Done, Event
+    from vez.events import Done
 
-MISTAKE, STOPPED = 2, 130  # exit codes: a VezError; Ctrl-C (128 + SIGINT)
-
-
-class _Edge(TyperGroup):
-    """Where errors become one line, and Ctrl-C a word on how to go on."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except VezError as error:
-            typer.echo(f"vez: {error}", err=True)
-            raise typer.Exit(MISTAKE) from error
-        except KeyboardInterrupt as interrupt:
-            command = shlex.join(["vez", *sys.argv[1:]])
-            typer.echo(f"\nStopped. What was made is kept; go on with: {command}", err=True)
-            raise typer.Exit(STOPPED) from interrupt
-
-
-app = typer.Typer(
-    cls=_Edge,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The project's file.")]
 StudyName = Annotated[
     str | None, typer.Argument(metavar="STUDY", help="Its name in vez.toml; may be left out where there is one.")
 ]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, mps.")]
-VEZ_TOML = Path("vez.toml")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"vez {vez.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which vez.")
-    ] = False,
-) -> None:
-    """Teach Stable Diffusion one new concept from about thirty pictures, and prove that it learned it."""
-    if not sys.stderr.isatty():  # a log file: the libraries' bars would fill it; read when they are first imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @app.command()
@@ -112,25 +57,12 @@ def init(
 
 
 @app.command()
-def build(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[DATASET]...", help="Which; all of them if none is named.")
-    ] = None,
-    config: ConfigFile = VEZ_TOML,
-) -> None:
-    """Check, crop and caption the pictures, and freeze them as datasets."""
-    from vez import study
-
-    _show(study.build_datasets(_load(config), names or None))
-
-
-@app.command()
 def train(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
     """Train the LoRAs of a study; a run that was cut goes on where it was."""
     from vez import study as stages
 
-    loaded = _load(config)
-    _show(stages.train_runs(loaded, stages.named(loaded, study), device=device))
+    loaded = load(config)
+    show(stages.train_runs(loaded, stages.named(loaded, study), device=device))
 
 
 @app.command()
@@ -138,8 +70,8 @@ def sample(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Devic
     """Draw every prompt of a study with every LoRA and without any."""
     from vez import study as stages
 
-    loaded = _load(config)
-    _show(stages.draw_samples(loaded, stages.named(loaded, study), device=device))
+    loaded = load(config)
+    show(stages.draw_samples(loaded, stages.named(loaded, study), device=device))
 
 
 @app.command()
@@ -147,8 +79,8 @@ def score(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device
     """Measure the samples of a study, with intervals."""
     from vez import study as stages
 
-    loaded = _load(config)
-    _show(stages.score_samples(loaded, stages.named(loaded, study), device=device))
+    loaded = load(config)
+    show(stages.score_samples(loaded, stages.named(loaded, study), device=device))
 
 
 @app.command()
@@ -156,7 +88,7 @@ def report(study: StudyName = None, config: ConfigFile = VEZ_TOML) -> None:
     """Write a study's report.html from what lies on disk."""
     from vez import study as stages
 
-    loaded = _load(config)
+    loaded = load(config)
     name = stages.named(loaded, study)
     _tell(loaded, name, stages.write_report(loaded, name))
 
@@ -169,7 +101,7 @@ def study(
     device: Device = "auto",
 ) -> None:
     """Do all of it: build, train, sample, score, report. What exists is not made again; what was cut goes on."""
-    _study(_load(config), study, device=device, only_plan=plan)
+    _study(load(config), study, device=device, only_plan=plan)
 
 
 @app.command()
@@ -186,28 +118,14 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _load(path: Path) -> "Config":
-    from vez import config
-
-    return config.load(path)
-
-
 def _study(config: "Config", name: str | None, *, device: str, only_plan: bool = False) -> None:
     from vez import study as stages
 
     name = stages.named(config, name)
     typer.echo(stages.plan(config, name, device=device).text())
     if not only_plan:
-        done = _show(stages.run(config, name, device=device))
+        done = show(stages.run(config, name, device=device))
         _tell(config, name, done)
-
-
-def _show(events: "Iterable[Event]") -> "Done | None":
-    from rich.console import Console
-
-    from vez.progress import show
-
-    return show(events, console=Console())
 
 
 def _tell(config: "Config", name: str, done: "Done | None") -> None:

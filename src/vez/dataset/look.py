@@ -1,0 +1,252 @@
+"""Looking at the pictures: decode, measure, cut; on all cores, a few pictures in memory at a time.
+
+What was looked at is written down as it comes (``looked.jsonl`` in the folder under way), so that a build that was cut
+does not look again.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from vez.config import CropName
+from vez.config import Dataset as Recipe
+from vez.errors import DataError
+from vez.events import Event, Item
+from vez.images import buckets, masks
+from vez.images.checks import Picture, from_row, measure, to_row
+from vez.images.crop import Box, Cut, apply, apply_to_mask, plan_cuts
+from vez.images.decode import Decoded, read_picture
+from vez.images.faces import finder
+from vez.images.pixels import pixels_sha256
+
+LOG: Final = "looked.jsonl"
+_AHEAD: Final = 2  # pictures per worker that are waiting or under way
+_COMPRESSION: Final = 1  # of the training pictures' PNG: 6 is four times slower for a tenth of the bytes
+
+
+Faces = Callable[[Image.Image], Sequence[Box]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One training picture that was cut: its file, its pixels' SHA-256, its cut, and the file of its mask or ""."""
+
+    file: str
+    sha256: str
+    cut: Cut
+    mask: str = ""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One of the person's pictures: what the checks need to know of it, and the training pictures made of it."""
+
+    picture: Picture
+    made: tuple[Made, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """How to look: the dataset's recipe, the project's folder, the boxes by hand, and where training pictures go.
+
+    Without ``into`` nothing is cut. ``names`` are the training pictures' by (file, crop).
+    """
+
+    recipe: Recipe
+    root: Path
+    by_hand: Mapping[str, Mapping[CropName, Box]]
+    into: Path | None = None
+    names: Mapping[tuple[str, CropName], str] | None = None
+    find_faces: Faces | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the person's pictures lie."""
+        return self.root / self.recipe.images
+
+
+def faces_of(recipe: Recipe, root: Path) -> Faces | None:
+    """What finds faces for a recipe's crops; None where it asks for none. Raises MissingExtra, BaseModelError."""
+    if recipe.faces is None:
+        return None
+    return finder(None if recipe.faces == "cascade" else root / recipe.faces)
+
+
+def look(how: Look, sources: Mapping[str, str]) -> Generator[Event, None, list[Looked]]:
+    """Look at every picture of ``sources`` (file → SHA-256), in their order.
+
+    Raises DataError where a picture changes while it is read, or where a box or a mask by hand does not fit its
+    picture; a picture that cannot be decoded is one with an ``error``.
+    """
+    known = {} if how.into is None else _read_log(how.into, sources)
+    seen: list[Looked] = []
+    todo = [(file, sha256) for file, sha256 in sources.items() if file not in known]
+    found = _in_order(partial(_one, how), todo)
+    for done, file in enumerate(sources, start=1):
+        if file in known:
+            seen.append(known[file])
+        else:
+            seen.append(next(found))
+            if how.into is not None:
+                _log(how.into, seen[-1])
+        yield Item("check", done, len(sources))
+    return seen
+
+
+def cuts_of(
+    recipe: Recipe,
+    image: Image.Image,
+    by_hand: Mapping[CropName, Box],
+    *,
+    file: str,
+    subject: Image.Image | None = None,
+    find_faces: Faces | None = None,
+) -> list[Cut]:
+    """How a recipe cuts an upright picture; ``find_faces`` is `faces_of` the recipe. Raises DataError, naming the
+    file, for a box by hand that does not fit."""
+    return plan_cuts(
+        image,
+        shapes=buckets.shapes(recipe.buckets, recipe.resolution),
+        crops=recipe.crops,
+        by_hand=by_hand,
+        faces=find_faces(image) if find_faces is not None else (),
+        subject=subject,
+        file=file,
+    )
+
+
+def training_names(files: Sequence[str], crops: Sequence[CropName] = ("full",)) -> dict[tuple[str, CropName], str]:
+    """(file, crop) → <stem>.png or <stem>.<crop>.png, all different even where letter case is ignored.
+
+    a.jpg beside a.png becomes a-jpg.png.
+    """
+    stems = [Path(file).stem.lower() for file in files]
+    names: dict[tuple[str, CropName], str] = {}
+    taken: set[str] = set()
+    # those whose stem is theirs alone come first, so that no other file's makeshift name takes it
+    for file in sorted(files, key=lambda f: stems.count(Path(f).stem.lower()) > 1):
+        path = Path(file)
+        stem = path.stem if stems.count(path.stem.lower()) == 1 else f"{path.stem}-{path.suffix[1:]}"
+        endings = {crop: ".png" if crop == "full" else f".{crop}.png" for crop in crops}
+        while any(f"{stem}{ending}".lower() in taken for ending in endings.values()):
+            stem += "-"
+        for crop, ending in endings.items():
+            names[file, crop] = f"{stem}{ending}"
+            taken.add(f"{stem}{ending}".lower())
+    return names
+
+
+def _in_order(work: Any, todo: Sequence[tuple[str, str]]) -> Iterator[Looked]:
+    """Results in the order of ``todo``. Threads: Pillow's and numpy's work leaves the interpreter free for others."""
+    workers = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    waiting: deque[Future[Looked]] = deque()
+    with ThreadPoolExecutor(workers or 1) as pool:
+        try:
+            for file, sha256 in todo:
+                waiting.append(pool.submit(work, file, sha256))
+                if len(waiting) > _AHEAD * (workers or 1):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one(how: Look, file: str, sha256: str) -> Looked:
+    path = how.folder / file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; build again") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"{path} changed while it was being read; build again")
+    try:
+        decoded = read_picture(data, background=how.recipe.background or "white")
+    except DataError as error:
+        return Looked(Picture(file, error=str(error)))
+    picture = measure(
+        file,
+        decoded.image,
+        resolution=how.recipe.resolution,
+        transparent=decoded.alpha is not None,
+        places=decoded.places,
+    )
+    return Looked(picture, _cut(how, file, decoded) if how.into is not None else ())
+
+
+def _cut(how: Look, file: str, decoded: Decoded) -> tuple[Made, ...]:
+    recipe, into, names = how.recipe, how.into, how.names
+    assert into is not None and names is not None
+    subject = masks.find(file, masks=recipe.masks, root=how.root, alpha=decoded.alpha, size=decoded.image.size)
+    boxes = how.by_hand.get(file, {})
+    cuts = cuts_of(recipe, decoded.image, boxes, file=file, subject=subject, find_faces=how.find_faces)
+    made = []
+    for cut in cuts:
+        name = names[file, cut.crop]
+        image = apply(decoded.image, cut)
+        image.save(into / "images" / name, format="PNG", compress_level=_COMPRESSION)
+        mask = ""
+        if subject is not None:
+            mask = f"masks/{name}"
+            apply_to_mask(subject, cut).save(into / mask, format="PNG", compress_level=_COMPRESSION)
+        made.append(Made(f"images/{name}", pixels_sha256(image), cut, mask))
+    return tuple(made)
+
+
+def _log(into: Path, looked: Looked) -> None:
+    row = {"picture": to_row(looked.picture), "made": [_made_row(made) for made in looked.made]}
+    with open(into / LOG, "a", encoding="utf-8") as log:
+        log.write(json.dumps(row) + "\n")
+
+
+def _made_row(made: Made) -> dict[str, Any]:
+    cut = made.cut
+    return {
+        "file": made.file,
+        "sha256": made.sha256,
+        "mask": made.mask,
+        "cut": {"crop": cut.crop, "box": cut.box, "boxed": cut.boxed, "size": cut.size},
+    }
+
+
+def _read_log(into: Path, sources: Mapping[str, str]) -> dict[str, Looked]:
+    """What a cut build looked at already. Its last line may be torn, and then that picture is looked at again."""
+    known: dict[str, Looked] = {}
+    try:
+        lines = (into / LOG).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return known
+    whole = []
+    for line in lines[:-1]:  # after the last line's end stands nothing, or a torn line
+        row = json.loads(line)
+        made = tuple(_made(into, part) for part in row["made"])
+        picture = from_row(row["picture"])
+        if picture.file in sources and None not in made:
+            known[picture.file] = Looked(picture, tuple(part for part in made if part is not None))
+            whole.append(line)
+    (into / LOG).write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    return known
+
+
+def _made(into: Path, row: Mapping[str, Any]) -> Made | None:
+    """A training picture that the log names, if it is there whole: a kill may have lost what was still in memory."""
+    cut = Cut(row["cut"]["crop"], tuple(row["cut"]["box"]), row["cut"]["boxed"], tuple(row["cut"]["size"]))
+    try:
+        with Image.open(into / row["file"]) as image:
+            if pixels_sha256(image.convert("RGB")) != row["sha256"]:
+                return None
+        if row["mask"]:
+            with Image.open(into / row["mask"]) as mask:
+                mask.load()
+    except (OSError, SyntaxError):
+        return None
+    return Made(row["file"], row["sha256"], cut, row["mask"])
