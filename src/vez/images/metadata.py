@@ -18,6 +18,7 @@ from PIL import Image
 from vez.errors import DataError
 from vez.images import bmff
 from vez.images.places import (
+    TELLING,
     Span,
     anywhere,
     empty_xmp,
@@ -40,7 +41,6 @@ _MOST_TEXT: Final = (
     1_000_000  # bytes of a PNG's text once decompressed; a longer one, which Pillow refuses, goes unseen
 )
 _PNG_KNOWN: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"fdAT", b"fcTL", b"acTL"})
-_TELLING: Final = frozenset({2, 4, 20, 22, 28})  # of the GPS directory, as in `places`
 # What is read, by Pillow's names; a list, so that a file cannot reach a rarely tested decoder by its content.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 # What Pillow raises on damaged files.
@@ -116,7 +116,7 @@ def _as_pillow_reads(data: bytes) -> tuple[bool, int, tuple[int, int], bytes] | 
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 exif = image.getexif()
                 profile, xmp = image.info.get("icc_profile"), image.info.get("xmp")
-                tells = not _TELLING.isdisjoint(exif.get_ifd(0x8825)) or (isinstance(xmp, bytes) and xmp_tells(xmp))
+                tells = not TELLING.isdisjoint(exif.get_ifd(0x8825)) or (isinstance(xmp, bytes) and xmp_tells(xmp))
                 return tells, exif.get(0x0112, 1), image.size, profile if isinstance(profile, bytes) else b""
         except BROKEN:
             return None

@@ -32,7 +32,7 @@ _PIXELS: Final = ((273, 279), (324, 325), _THUMBNAIL)  # offsets, lengths: strip
 _READ: Final = frozenset({_XMP, _IPTC, _PHOTOSHOP, *sum(_PIXELS, ()), *_POINTERS})  # whose values are looked into
 # Latitude and longitude, of the camera and of what it shows, and the area's name. A GPS directory that says only its
 # version or the time, as cameras without reception write it, tells no place.
-_TELLING: Final = frozenset({2, 4, 20, 22, 28})
+TELLING: Final = frozenset({2, 4, 20, 22, 28})
 
 # Repetitions are bounded: without it, a file of spaces would keep the search busy for days.
 _XMP_PLACE: Final = re.compile(
@@ -124,7 +124,7 @@ def exif_without(blob: bytes, *, nested: bool = True) -> bytes:
     walked = _walk(blob, layout)
     gps, others = [d for d in walked if d.gps], [d for d in walked if not d.gps]
     going = {entry for d in others for entry in _telling(blob, layout, d, nested=nested)}
-    told = any(entry.tag in _TELLING and entry.span[0] < entry.span[1] for d in gps for entry in d.entries)
+    told = any(entry.tag in TELLING and entry.span[0] < entry.span[1] for d in gps for entry in d.entries)
     if not going and not told:
         return blob
     going |= {entry for d in others for entry in d.entries if entry.tag in (_GPS, _MAKER_NOTE)}
