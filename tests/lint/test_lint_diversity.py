@@ -120,7 +120,7 @@ def test_a_clip_that_disagrees_with_the_captions_is_not_asked() -> None:
     refused = see(silent, {"background": sight(BACKGROUND, [*wrong, 1])}, [BACKGROUND])["background"]
     assert refused.trust.state == "disagrees" and refused.trust.chance == pytest.approx(1 / 3)
     assert refused.told_by[-1] == "" and refused.clip is None and not refused.known[-1]
-    few = see(silent[8:], {"background": sight(BACKGROUND, [*wrong[8:], 1])}, [BACKGROUND])["background"]
+    few = see(silent[9:], {"background": sight(BACKGROUND, [*wrong[9:], 1])}, [BACKGROUND])["background"]
     assert few.trust.state == "unchecked" and few.told_by[-1] == "CLIP"
 
 

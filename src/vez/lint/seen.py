@@ -16,7 +16,7 @@ from vez.lint.artifact import Trust
 from vez.lint.labels import FRAMING, GROUPS, SOMEBODY, Group
 from vez.lint.looks import Sight
 
-CHECKED: Final = 8
+CHECKED: Final = 4
 """Captions that must name a label before they can check CLIP."""
 _KAPPA: Final = 0.4  # "moderate agreement" (Landis and Koch 1977)
 _PEOPLE: Final = 0.2  # share of captions that name somebody, from which on groups about people mean something
