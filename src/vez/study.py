@@ -7,6 +7,7 @@ what depends on it and nothing else.
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from vez import curate, demo
 from vez import plan as planning
 from vez.config import Config
-from vez.dataset import build, read_sources
+from vez.dataset import Dataset, build, read_sources
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, StoreError
 from vez.events import Done, Event, Note, Step
@@ -38,6 +39,7 @@ __all__ = [
     "plan",
     "run",
     "score_samples",
+    "shared_pictures",
     "train_runs",
     "verdict",
     "write_report",
@@ -95,6 +97,19 @@ def lint_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> It
             if finding.level == "error" and not finding.waived:
                 yield Note(f"{dataset}: {finding.file}: {finding.check}: {finding.why}")
     yield from curate.compare(config, datasets, folder_of(config, name) / "changes")
+    yield from shared_pictures({dataset: load_dataset(folder) for dataset, folder in datasets.items()})
+
+
+def shared_pictures(datasets: Mapping[str, Dataset]) -> Iterator[Note]:
+    """A word on each picture that one dataset holds out and another trains on: it cannot judge both."""
+    for one, other in permutations(datasets, 2):
+        trained = {row.source_sha256 for row in datasets[other].train}
+        for row in datasets[one].held_out:
+            if row.source_sha256 in trained:
+                yield Note(
+                    f"{row.source} is held out of {one}, but {other} trains on it: a LoRA of {other} is judged by a "
+                    f"picture it has seen; leave it out of {other}"
+                )
 
 
 def train_runs(
