@@ -125,7 +125,7 @@ def _whole(looks: Sequence[Look], thumbs: NDArray[np.uint8], most_bits: float) -
     plain, mirrored = (
         np.stack([np.frombuffer(getattr(one, name), np.uint64) for one in looks]) for name in ("bits", "mirrored_bits")
     )  # (N, 4)
-    unit = _unit(thumbs), _unit(thumbs[:, :, ::-1])  # (N, t·t·3)
+    unit = _unit(thumbs)  # (N, t, t, 3)
     for start in range(0, len(looks), _ROWS):
         block = plain[start : start + _ROWS]
         best: dict[tuple[int, int], Copy] = {}
@@ -136,7 +136,8 @@ def _whole(looks: Sequence[Look], thumbs: NDArray[np.uint8], most_bits: float) -
             close = np.argwhere(differ <= most_bits * _HASH**2)
             close = close[close[:, 1] > close[:, 0] + start]
             for part in np.array_split(close, max(1, len(close) // 4096)):
-                alike = np.einsum("ij,ij->i", unit[0][part[:, 0] + start], unit[int(flipped)][part[:, 1]])
+                other = unit[part[:, 1]]
+                alike = np.einsum("nyxc,nyxc->n", unit[part[:, 0] + start], other[:, :, ::-1] if flipped else other)
                 for i, j in part[alike >= _SAME_LOOK].tolist():
                     copy = Copy(i + start, j, flipped, True, float(differ[i, j]) / _HASH**2)
                     known = best.get((i, j))
@@ -147,11 +148,12 @@ def _whole(looks: Sequence[Look], thumbs: NDArray[np.uint8], most_bits: float) -
 
 def _unit(thumbs: NDArray[np.uint8]) -> Array:
     """Thumbnails as vectors of length 1 without their mean; flat ones as zero, so that they resemble nothing."""
-    flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    norm = np.linalg.norm(flat, axis=1, keepdims=True)
-    says_something = norm > _FLAT * np.sqrt(flat.shape[1])
-    return np.where(says_something, flat / np.maximum(norm, 1e-6), 0).astype(np.float32)
+    unit = thumbs.astype(np.float32)
+    unit -= unit.mean(axis=(1, 2, 3), keepdims=True)
+    norm = np.sqrt(np.einsum("nyxc,nyxc->n", unit, unit))
+    says_something = norm > _FLAT * np.sqrt(unit[0].size)
+    unit *= np.where(says_something, 1 / np.maximum(norm, 1e-6), 0).astype(np.float32)[:, None, None, None]
+    return unit
 
 
 def _descriptors(greys: Sequence[shifts.Grey], thumbs: NDArray[np.uint8]) -> Array:
