@@ -154,6 +154,16 @@ def test_a_folder_and_an_archive(tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "in" / FILE).read_text(), "no path of this machine is written down"
 
 
+def test_a_file_that_is_too_large_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a.png").write_bytes(picture(1) + b"x" * 5000)
+    settings = SETTINGS.model_copy(update={"most_bytes": 5000})
+    events = run(tmp_path / "from", tmp_path / "in", settings=settings)
+    assert any("bytes" in note and "5,000" in note for note in notes(events))
+    run(tmp_path / "from", tmp_path / "in")
+    assert pictures(tmp_path / "in") == ["a.png"], "what is at hand is looked at again when more is allowed"
+
+
 @pytest.mark.parametrize(
     "source", ["nowhere", "nowhere.zip", "nowhere.csv", "flickr:cats", "https://example.org/a.jpg", "", "a.exe"]
 )
@@ -407,12 +417,26 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     states = sorted(copies.iterdir())
     for state in [p for path, before in zip(states, [None, *states], strict=False) for p in torn(path, before)]:
         run(source, state)
+        run(source, state)  # what was mended stays readable
         assert {name: (state / name).read_bytes() for name in pictures(state)} == whole, state.name
         assert provenance.read(state) == records, state.name
         assert len((state / provenance.FILE).read_text().splitlines()) == 2, state.name
         assert not list(state.glob("*.tmp")) and not list(state.glob(".*.tmp")), state.name
         tried += 1
     assert tried > 25
+
+
+def test_a_picture_that_was_cut_is_not_forgotten_over_another_source(local: Local, tmp_path: Path) -> None:
+    paths = serve(local, 2)
+    source = listed(tmp_path, local, paths[0])
+    run(source, tmp_path / "in")
+    (tmp_path / "in" / "0.png").unlink()
+    (tmp_path / "in" / provenance.FILE).unlink()  # as a kill leaves it that comes after the journal's line
+    other = tmp_path / "other.txt"
+    other.write_text(local.url(paths[1]))
+    run(other, tmp_path / "in")
+    run(source, tmp_path / "in")
+    assert pictures(tmp_path / "in") == ["0.png", "1.png"]
 
 
 def test_what_a_person_wrote_is_kept(local: Local, tmp_path: Path) -> None:

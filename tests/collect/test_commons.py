@@ -162,6 +162,7 @@ def test_the_original_is_the_one_that_is_described(local: Local) -> None:
         ({"License": {"value": "pd"}, "LicenseShortName": {"value": "Public domain"}}, "Public-Domain", ""),
         ({"LicenseShortName": {"value": "CC BY-SA 3.0 rs"}, "Artist": {"value": 12}}, "CC-BY-SA-3.0-RS", "12"),
         ({"LicenseShortName": {"value": "<b>GFDL</b>"}}, "GFDL", ""),
+        ({"License": {"value": "gfdl"}, "LicenseShortName": {"value": "GFDL 1.2+"}}, "GFDL 1.2+", ""),
         ({"LicenseShortName": {"value": None}, "Artist": {"value": ["x"]}}, "", ""),
         ({"Artist": "no object", "License": []}, "", ""),
         ({"Artist": {"value": "<script>x</script>\u202eAna<br>\x1b[0m"}}, "", "Ana [0m"),

@@ -291,6 +291,12 @@ def test_a_gzip_bomb_is_counted_while_it_goes_off(local: Local) -> None:
         client.get(local.url("/a"))
 
 
+def test_what_follows_the_end_of_a_gzip_body_is_counted_too(local: Local) -> None:
+    local.routes["/a"] = raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"abc") + b"x" * 2000)
+    with web(most_bytes=1000) as client, pytest.raises(DataError, match="more than 1,000 bytes"):
+        client.get(local.url("/a"))
+
+
 def test_a_highly_packed_body_below_the_cap_comes_whole(local: Local) -> None:
     local.routes["/a"] = says(200, gzip.compress(b"\0" * 30_000_000), Content_Encoding="gzip")
     with web() as client:

@@ -126,7 +126,7 @@ def _file(web: Web, title: str, info: Mapping[str, Any], side: int | None) -> Ca
         if isinstance(value, dict)
     }
     named = [values.get(key, "") for key in ("LicenseUrl", "License", "LicenseShortName", "UsageTerms")]
-    licence = next(filter(None, map(licence_id, named)), "") or next(filter(None, reversed(named)), "")
+    licence = next(filter(None, map(licence_id, named)), "") or next(filter(None, named[2:] + named[:2]), "")
     licence_url = values.get("LicenseUrl", "") or url_of(licence)
     name = values.get("ObjectName", "") or title.removeprefix("File:").rpartition(".")[0]
     author = values.get("Artist", "")

@@ -293,10 +293,8 @@ def _body(blocks: Iterable[bytes], headers: dict[str, str], host: str, *, most: 
 def _unpacked(unpack: Any, block: bytes, host: str) -> Iterator[bytes]:
     """What a block of gzip holds, in pieces of at most 64 kB, so that a bomb is counted while it goes off."""
     try:
-        piece = bytes(_BLOCK)
-        while not unpack.eof and (block or len(piece) == _BLOCK):  # a full piece: more of it may wait inside
-            piece = unpack.decompress(block, _BLOCK)
-            yield piece
+        while block and not unpack.eof:
+            yield unpack.decompress(block, _BLOCK)
             block = unpack.unconsumed_tail
     except zlib.error as error:
         raise DataError(f"{host} says that its answer is gzip, and it is not") from error
