@@ -109,7 +109,7 @@ def test_a_category_of_commons_becomes_a_folder_with_records(local: Local, tmp_p
     digest = hashlib.sha256((tmp_path / "in" / provenance.FILE).read_bytes()).hexdigest()
     assert events[-1] == Done(tmp_path / "in", digest)
     assert any("application/pdf" in note for note in notes(events))
-    assert notes(events)[-1].startswith("2 pictures taken, 1 refused")
+    assert notes(events)[-1].startswith("taken: 2, refused: 1;")
 
 
 def test_a_search_of_openverse(local: Local, tmp_path: Path) -> None:

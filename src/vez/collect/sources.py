@@ -63,11 +63,12 @@ def open_source(
     if path.is_dir():
         from vez.collect.folders import from_folder
 
-        return Opened(_local_name("folder", path), from_folder(path), local=True, api=False)
+        candidates = from_folder(path, most_bytes=settings.most_bytes)
+        return Opened(_local_name("folder", path), candidates, local=True, api=False)
     name = path.name.lower()
     known = name.endswith((*_ARCHIVES, *_LISTS))
     if not known or not path.is_file():
-        why = "there is no such file" if known else "it is nothing that pictures come from"
+        why = "it is nothing that pictures come from" if path.exists() else "there is no such file or folder"
         raise ConfigError(f"cannot collect from {source!r}: {why}; write {FORMS}")
     if name.endswith(_ARCHIVES):
         from vez.collect.archives import from_archive

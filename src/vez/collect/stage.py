@@ -59,7 +59,7 @@ def collect(
     be read, a server that asks for hours of patience) and StoreError (the folder cannot be written, or is in use).
     """
     allowed = checked(settings.licences if licences is None else licences)
-    terms = _Terms(allowed, licences is not None, settings.most_bytes, settings.most_pixels)
+    terms = _Terms(allowed, licences is not None, settings.most_pixels)
     _check_folder(Path(source), into)
     with ExitStack() as stack:
 
@@ -87,7 +87,6 @@ class _Terms:
 
     allowed: tuple[str, ...]
     everywhere: bool
-    most_bytes: int
     most_pixels: int
 
 
@@ -124,7 +123,7 @@ def _take_all(
         retrieved = now().astimezone(UTC).isoformat(timespec="seconds")
         journal.take(found.key, replace(record, file=name, retrieved=retrieved), data)
         yield Item("collect", journal.taken, limit)
-    yield Note(f"{journal.taken - before} pictures taken, {refused} refused; {journal.taken} of this source in {into}")
+    yield Note(f"taken: {journal.taken - before}, refused: {refused}; of this source in {into}: {journal.taken}")
 
 
 def _looked_at(found: Candidate, opened: Opened, journal: Journal, terms: _Terms) -> tuple[Provenance, bytes]:
@@ -144,8 +143,6 @@ def _looked_at(found: Candidate, opened: Opened, journal: Journal, terms: _Terms
         raise _No(str(busy), again=True) from busy
     except DataError as error:
         raise _No(str(error), again=True) from error
-    if len(data) > terms.most_bytes:
-        raise _No(f"it has {len(data):,} bytes, more than the {terms.most_bytes:,} of [collect] most_bytes", again=True)
     original = hashlib.sha256(data).hexdigest()
     if first := journal.originals.get(original):
         raise _No(f"it is the same file as {first}", again=False)
