@@ -28,9 +28,9 @@ TRUTH: dict[str, Callable[[Scene], str]] = {
 
 @pytest.fixture(scope="module")
 def world(clip: Clip) -> tuple[list[Scene], np.ndarray]:
-    """120 scenes, half of them with the costume, and what CLIP makes of their pictures."""
+    """80 scenes, half of them with the costume, and what CLIP makes of their pictures."""
     dice = random.Random(5)
-    scenes = [random_scene(dice, costume=i % 2 == 0) for i in range(120)]
+    scenes = [random_scene(dice, costume=i % 2 == 0) for i in range(80)]
     picture = drawn(scenes)
     return scenes, features_of(clip, (picture(i) for i in range(len(scenes))))
 

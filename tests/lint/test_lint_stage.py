@@ -1,13 +1,11 @@
-import dataclasses
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from planted import DEMO, PROJECT, TRIGGER, checks, config_of, drawn, frozen, good_scenes, linted, row_of, told
+from planted import DEMO, TRIGGER, checks, config_of, drawn, frozen, good_scenes, linted, row_of, told
 
 from vez.config import load as load_config
 from vez.dataset import Dataset
@@ -16,10 +14,11 @@ from vez.errors import ConfigError, StoreError
 from vez.events import Done, Event
 from vez.images.findings import open_errors
 from vez.images.provenance import Provenance
-from vez.lint.artifact import Diversity, load, save
+from vez.lint.artifact import KIND, VERSION, Lint, load, save
 from vez.lint.stage import lint
 from vez.lint.tokens import Tokens
 from vez.metrics.embed import Clip
+from vez.store import making
 
 SCENES = good_scenes(20)
 
@@ -32,10 +31,16 @@ def of_scenes(root: Path, scenes: list[Scene], captions: list[str] | None = None
     return frozen(root, rows, drawn(scenes))
 
 
-def test_a_good_set_gives_no_error_and_no_warning(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
-    found = linted(config_of(tmp_path), of_scenes(tmp_path, SCENES), tokens=tokens, clip=clip)
-    assert checks(found) == []
-    assert checks(found, "info") == ["trigger-pieces"]
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, clip: Clip) -> Lint:
+    """The lint of a good set."""
+    root = tmp_path_factory.mktemp("good")
+    return linted(config_of(root), of_scenes(root, SCENES), tokens=tokens, clip=clip)
+
+
+def test_a_good_set_gives_no_error_and_no_warning(good: Lint) -> None:
+    assert checks(good) == []
+    assert checks(good, "info") == ["trigger-pieces"]
 
 
 def test_one_background_that_nobody_names_is_seen(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
@@ -143,13 +148,12 @@ def test_the_demos_hand_captions_have_no_error_and_only_true_warnings(
     assert trust["background"] == trust["light"] == "agrees" and trust["pose"] == trust["wearer"] == "disagrees"
 
 
-def test_what_needs_a_clip_is_said_to_be_missing(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
-    dataset, config = of_scenes(tmp_path, SCENES), config_of(tmp_path)
-    blind = linted(config, dataset, tokens=tokens).diversity
+def test_what_needs_a_clip_is_said_to_be_missing(good: Lint, tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
+    blind = linted(config_of(tmp_path), of_scenes(tmp_path, SCENES), tokens=tokens).diversity
     assert {"whether captions fit their pictures", "what no caption names"} <= set(blind.not_measured)
     assert blind.clip == "" and blind.attributes == ()
     assert {m.name for m in blind.measures} >= {"sources", "backgrounds", "colours"}  # the captions tell of places
-    seeing = linted(config, dataset, tokens=tokens, clip=clip).diversity
+    seeing = good.diversity
     assert "whether captions fit their pictures" not in seeing.not_measured
     assert "no words for front, side, back" in seeing.not_measured["views by sight"]
     assert seeing.clip.endswith(clip.sha256[:12])
@@ -255,10 +259,10 @@ def test_damaged_findings_and_other_artifacts_are_refused(tmp_path: Path, tokens
         load(dataset.path)
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
-    found = linted(config_of(tmp_path), of_scenes(tmp_path, SCENES), tokens=tokens, clip=clip)
-    assert found.diversity.map and found.diversity.advice and found.diversity.trust
-    save(tmp_path, list(found.findings), found.diversity)
-    again = Diversity(**json.loads((tmp_path / "diversity.json").read_bytes()))
-    assert dataclasses.asdict(again)["map"]["counts"] == np.array(found.diversity.map.counts).tolist()
-    assert PROJECT["trigger"] not in (tmp_path / "diversity.json").read_text()
+def test_what_is_saved_is_what_is_loaded(good: Lint, tmp_path: Path) -> None:
+    assert good.diversity.map and good.diversity.advice and good.diversity.trust and good.diversity.attributes
+    parents = {"dataset": good.dataset}
+    with making(tmp_path / "again", kind=KIND, parents=parents, config={}, version=VERSION) as made:
+        save(made.path, list(good.findings), good.diversity)
+    again = load(tmp_path / "again")
+    assert (again.findings, again.diversity, again.dataset) == (good.findings, good.diversity, good.dataset)
