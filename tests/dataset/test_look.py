@@ -1,6 +1,7 @@
 """Looking at pictures: in order, on all cores, and never twice."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +105,12 @@ def test_training_names_are_different_on_any_file_system(files: list[str]) -> No
     names = training_names(files, ("full", "upper", "lower"))
     assert set(names) == {(file, crop) for file in files for crop in ("full", "upper", "lower")}
     assert len({name.lower() for name in names.values()}) == 3 * len(files)
+
+
+@pytest.mark.parametrize("stop_after", [None, 3])
+def test_warnings_are_as_they_were(tmp_path: Path, stop_after: int | None) -> None:
+    """Pillow warns of broken metadata; decoding in threads must neither let that through nor silence anything after."""
+    sources = fill(tmp_path / "images", 12)
+    before = list(warnings.filters)
+    looked(how(tmp_path, sources), sources, stop_after=stop_after)
+    assert list(warnings.filters) == before

@@ -31,7 +31,9 @@ def collect(
     ],
     into: Annotated[Path, typer.Argument(help="The folder that gets the pictures, and provenance.jsonl.")],
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures.")] = None,
-    side: Annotated[int | None, typer.Option(min=64, help="Ask Commons for pictures of this width in pixels.")] = None,
+    side: Annotated[
+        int | None, typer.Option(min=64, help="Ask Commons for about so many pixels on the shorter side.")
+    ] = None,
     licence: Annotated[
         list[str] | None, typer.Option(help="A licence to take (cc0, pdm, by, by-sa, …); instead of vez.toml's.")
     ] = None,

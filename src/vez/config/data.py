@@ -94,7 +94,7 @@ class Collect(Table):
     pause: float = Field(default=1.0, ge=0)
     """Seconds between two requests to one host."""
     retries: int = Field(default=4, ge=0)
-    """How often a busy server (429, 503) is asked again, after the time it names."""
+    """How often a busy server (429, 503) is asked again, after the time it names; a broken connection twice at most."""
     licences: tuple[Text, ...] = ("cc0", "pdm", "by", "by-sa")
     """Licences taken from Commons and Openverse; nd is left out because a crop is a derivative, nc is left to you."""
     hosts: tuple[Text, ...] = ()

@@ -28,8 +28,23 @@ _TERMS: Final = {  # part of a Creative Commons id → what it asks of whoever p
     "ND": "pass on no derived pictures (ND); a crop is one",
 }
 _FREE: Final = ("CC0", "PDM", "PUBLIC-DOMAIN")
+_SOFTWARE: Final = {
+    "APACHE-2.0": "keep the licence text and the notices",
+    "MIT": "keep the licence text and the notice",
+}
 _HUB: Final = frozenset(
-    {"cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0"}
+    {
+        "apache-2.0",
+        "mit",
+        "cc0-1.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+    }
     | {f"cc-by-nc-{kind}" for kind in ("2.0", "3.0", "4.0", "nd-3.0", "nd-4.0", "sa-2.0", "sa-3.0", "sa-4.0")}
 )
 _NOT_SETTINGS: Final = frozenset({"sources", "hand", "pictures", "project", "exclude", "waive", "override"})
@@ -139,7 +154,9 @@ def _licences(dataset: Dataset) -> str:
         for part, terms in _TERMS.items()
         if (n := sum(count for name, count in counts.items() if part in name.upper().split("-")))
     ]
-    known = [name for name in counts if name.upper().startswith(("CC-", *_FREE))]
+    upper = Counter(row.licence.upper() for row in dataset.rows)
+    asked += [(terms, str(n)) for name, terms in _SOFTWARE.items() if (n := upper[name])]
+    known = [name for name in counts if name.upper().startswith(("CC-", *_FREE, *_SOFTWARE))]
     others = sum(count for name, count in counts.items() if name and name not in known)
     if others:
         asked.append(("terms that vez does not know", str(others)))
@@ -239,11 +256,13 @@ def _linked(address: str) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, Mapping) and all(
-        isinstance(v, str) and re.fullmatch(r"[0-9a-f]{64}", v) for v in value.values()
-    ):
-        return ", ".join(f"{key} {sha256[:8]}" for key, sha256 in sorted(value.items()))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(inner)}" for key, inner in sorted(value.items())) or "none"
+    if isinstance(value, str):
+        return value[:8] if re.fullmatch(r"[0-9a-f]{64}", value) else value
+    if value is None or value == []:
+        return "none"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

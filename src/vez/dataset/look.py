@@ -7,9 +7,11 @@ does not look again.
 import hashlib
 import json
 import os
+import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,15 +92,15 @@ def look(how: Look, sources: Mapping[str, str]) -> Generator[Event, None, list[L
     known = {} if how.into is None else _read_log(how.into, sources)
     seen: list[Looked] = []
     todo = [(file, sha256) for file, sha256 in sources.items() if file not in known]
-    found = _in_order(partial(_one, how), todo)
-    for done, file in enumerate(sources, start=1):
-        if file in known:
-            seen.append(known[file])
-        else:
-            seen.append(next(found))
-            if how.into is not None:
-                _log(how.into, seen[-1])
-        yield Item("check", done, len(sources))
+    with closing(_in_order(partial(_one, how), todo)) as found:
+        for done, file in enumerate(sources, start=1):
+            if file in known:
+                seen.append(known[file])
+            else:
+                seen.append(next(found))
+                if how.into is not None:
+                    _log(how.into, seen[-1])
+            yield Item("check", done, len(sources))
     return seen
 
 
@@ -145,11 +147,14 @@ def training_names(files: Sequence[str], crops: Sequence[CropName] = ("full",)) 
     return names
 
 
-def _in_order(work: Any, todo: Sequence[tuple[str, str]]) -> Iterator[Looked]:
+def _in_order(work: Any, todo: Sequence[tuple[str, str]]) -> Generator[Looked, None, None]:
     """Results in the order of ``todo``. Threads: Pillow's and numpy's work leaves the interpreter free for others."""
     workers = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
     waiting: deque[Future[Looked]] = deque()
-    with ThreadPoolExecutor(workers or 1) as pool:
+    # Decoding passes over Pillow's remarks by changing the filters of the whole process and putting them back, which
+    # threads would do to one another out of turn: here what they put back is always "ignore", and the filters as they
+    # were come back once all have ended.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(workers or 1) as pool:
         try:
             for file, sha256 in todo:
                 waiting.append(pool.submit(work, file, sha256))

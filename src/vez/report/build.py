@@ -5,6 +5,7 @@ import hashlib
 import shlex
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -127,6 +128,7 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "run_columns": figures.RUN_COLUMNS,
         "runs": figures.run_lines(evidence.runs, chosen_run=chosen_run),
         "data": data,
+        "changes": [(f"changes/{quote(page)}", page.removesuffix(".html")) for page in evidence.changes],
         "lints": dataset_section.lint_parts(evidence.lints),
         "origins": view.origins(evidence),
         "album": album,

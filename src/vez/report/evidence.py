@@ -120,6 +120,9 @@ class FindingRow(Row):
     threshold: float | str | None = None
     why: str = ""
     fix: str = ""
+    level: str = "warning"
+    waived: str = ""
+    left_out: bool = False
 
 
 class DroppedRow(Row):
@@ -198,6 +201,7 @@ class Evidence:
     datasets: tuple[Data, ...]
     absent: tuple[str, ...]
     lints: tuple[Lint, ...] = ()
+    changes: tuple[str, ...] = ()  # names of the pages that compare one dataset with the next
 
 
 def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
@@ -225,7 +229,8 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
     datasets = tuple(_read_datasets(where, runs, absent))
     scores = None if scores_artifact is None else _read_scores(scores_artifact)
     lints = tuple(_read_lints(where.parent / "lints", {data.artifact.id for data in datasets}))
-    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints)
+    pages = tuple(sorted(page.name for page in (study_dir / "changes").glob("*.html")))
+    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages)
 
 
 def read_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
+from vez.images import provenance
+from vez.images.provenance import Provenance
 from vez.report.arms import Arm
 from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside
 from vez.report.pictures import Wanted
@@ -83,6 +85,7 @@ class DataPart:
     thumbs: tuple[Thumb, ...]
     findings: tuple[FindingRow, ...]
     dropped: tuple[DroppedRow, ...]
+    sources: tuple[Provenance, ...]
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,7 @@ def _data_part(data: Data) -> DataPart:
         thumbs=tuple(thumbs),
         findings=data.findings,
         dropped=data.dropped,
+        sources=tuple(provenance.read(folder).values()),
     )
 
 
