@@ -19,7 +19,7 @@ from PIL import Image
 from vez.errors import BaseModelError, MissingExtra
 from vez.images.crop import Box
 
-_LONGEST: Final = 1024  # side at which faces are looked for, in pixels
+_LONGEST: Final = 768  # side at which faces are looked for, in pixels
 _SMALLEST: Final = 1 / 24  # of the short side; what is smaller is no portrait
 _SURE: Final = 0.7  # YuNet's score from which on a face is one
 _NEIGHBOURS: Final = 6  # overlapping finds that make a face for the cascade

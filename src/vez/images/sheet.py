@@ -116,7 +116,10 @@ def _write(
     colour: str,
 ) -> None:
     """``text`` in one line, cut to ``most`` pixels."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in text)
-    while line and pen.textlength(line, font=font) > most:
-        line = line[:-2] + ".." if len(line) > 2 else ""
-    pen.text(at, line, fill=colour, font=font)
+    line = whole = "".join(letter if letter.isprintable() else "?" for letter in text)
+    kept = len(whole)
+    while kept and pen.textlength(line, font=font) > most:
+        kept -= 1
+        line = whole[:kept] + ".."
+    if kept:
+        pen.text(at, line, fill=colour, font=font)
