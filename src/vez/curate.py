@@ -144,14 +144,14 @@ def _clip(config: Config) -> "Clip | None":
 
 def _features(config: Config, name: str) -> Generator[Event, None, NDArray[np.float32] | None]:
     """CLIP's vectors of a dataset's pictures, (N, D) in the order of `read_sources`; a zero where one is unreadable."""
+    folder = config.root / recipe_of(config, name).images
+    sources = list(read_sources(folder))
     clip = _clip(config)
     if clip is None:
         yield Note("CLIP's weights are not on this machine, so pictures of one scene are not looked for")
         return None
     from vez.metrics import embed
 
-    folder = config.root / recipe_of(config, name).images
-    sources = list(read_sources(folder))
     readable: list[int] = []
 
     def pictures() -> Iterator[Image.Image]:
