@@ -31,7 +31,6 @@ from vez.images.checks import measure
 from vez.images.crop import apply
 from vez.images.decode import read_picture
 
-SIZE = (1152, 864)
 STAGE_PICTURES = 24
 
 
@@ -40,41 +39,43 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pictures", type=int, default=1000)
     options.add_argument("--resolution", type=int, default=512)
+    options.add_argument("--width", type=int, default=1152, help="of the pictures; their height is three quarters")
     options.add_argument("--child", type=Path)
     given = options.parse_args()
     if given.child:
         build(given.child, given.resolution)
         return
-    parts(given.resolution)
+    size = (given.width, given.width * 3 // 4)
+    parts(given.resolution, size)
     root = Path(tempfile.mkdtemp(prefix="vez-bench-"))
     try:
-        draw(root, given.pictures)
+        draw(root, given.pictures, size)
         command = [sys.executable, __file__, "--child", str(root), "--resolution", str(given.resolution)]
         subprocess.run(command, check=True)
     finally:
         shutil.rmtree(root)
 
 
-def picture(seed: int) -> Image.Image:
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
     """Noise of several scales: a photograph's mixture of areas and edges, and none like another."""
     dice = np.random.default_rng(seed)
-    total = np.zeros((SIZE[1], SIZE[0], 3))
+    total = np.zeros((size[1], size[0], 3))
     for cells, weight in ((6, 90), (24, 45), (96, 25), (288, 12)):
         coarse = dice.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-        total += weight * (np.asarray(Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC)) / 127.5 - 1)
+        total += weight * (np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)) / 127.5 - 1)
     return Image.fromarray(np.clip(total + 127, 0, 255).astype(np.uint8))
 
 
-def jpeg(seed: int) -> bytes:
+def jpeg(seed: int, size: tuple[int, int]) -> bytes:
     """A picture as a file's bytes."""
     file = io.BytesIO()
-    picture(seed).save(file, format="JPEG", quality=88)
+    picture(seed, size).save(file, format="JPEG", quality=88)
     return file.getvalue()
 
 
-def parts(resolution: int) -> None:
+def parts(resolution: int, size: tuple[int, int]) -> None:
     """Each part alone, on one thread: seconds are medians of three rounds over the same pictures."""
-    files = [jpeg(seed) for seed in range(STAGE_PICTURES)]
+    files = [jpeg(seed, size) for seed in range(STAGE_PICTURES)]
     images = [read_picture(data).image for data in files]
     recipe = Recipe(images=Path("images"), resolution=resolution)
     cuts = [cuts_of(recipe, image, {}, file="x")[0] for image in images]
@@ -97,11 +98,11 @@ def report(name: str, work: Callable[[], object]) -> None:
     print(json.dumps({"part": name, "pictures_per_second": round(STAGE_PICTURES / sorted(seconds)[1], 1)}))
 
 
-def draw(root: Path, count: int) -> None:
+def draw(root: Path, count: int, size: tuple[int, int]) -> None:
     """The pictures and their captions. Two hundred are drawn, the others are those turned, shifted and recoloured."""
     (root / "images").mkdir()
     (root / "captions").mkdir()
-    drawn = [np.asarray(picture(seed)) for seed in range(min(count, 200))]
+    drawn = [np.asarray(picture(seed, size)) for seed in range(min(count, 200))]
     for i in range(count):
         pixels = drawn[i % len(drawn)]
         if i >= len(drawn):
