@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import make_dataset
+from small import make_dataset
 from vez import checkpoint
 from vez.base import Base, cached_moments
 from vez.config import Variant
