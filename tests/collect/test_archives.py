@@ -352,6 +352,15 @@ def test_zstd_is_named_where_python_cannot(tmp_path: Path) -> None:
         read_all(tmp_path / "heap.tar.zst")
 
 
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    """zipfile ends a name at its first zero byte, and then cannot say whether it is a folder's."""
+    path = zipped(tmp_path / "heap.zip", MEMBERS)
+    whole, _ = read_all(path)
+    path.write_bytes(path.read_bytes().replace(b"a.jpg", b"\0.jpg"))
+    taken, _ = read_all(path)
+    assert taken == {key: content for key, content in whole.items() if not key.endswith("!a.jpg")}
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), suffix=st.sampled_from([".zip", *PACKERS]))
 def test_any_damage_is_a_data_error_or_passes(

@@ -136,7 +136,7 @@ def _zip(path: Path, most_bytes: int, most: int) -> Source:
             if spent > most:
                 raise _bomb(path, most)
             name = _zip_name(member)
-            why = _zip_refusal(member) if not member.is_dir() else None
+            why = _zip_refusal(member) if not member.filename.endswith("/") else None
             why = _refusal(name, member.file_size, most_bytes) if why == "" else why
             entry = _entry(path, name, seen, partial(read, archive, member))
             if why is not None:
