@@ -147,7 +147,7 @@ def save_kohya(
                 raise LoraFileError(
                     f"{key}.{part} is not finite as {dtype}; save as float32, or lower the learning rate"
                 )
-    write_atomic(path, to_bytes(tensors, {**metadata, **_sshs_hashes(tensors, metadata)}))
+    write_atomic(path, to_bytes(tensors, {**metadata, **sshs_hashes(tensors, metadata)}))
     again, _ = load_kohya(path)
     for key in state:
         read = again.get(key)
@@ -162,7 +162,7 @@ def save_kohya(
             raise LoraFileError(f"{path} does not read back as it was written ({key}); the disk may be failing")
 
 
-def _sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+def sshs_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
     """kohya's (and A1111's) two model hashes, over the file as it is with its ss_ metadata alone.
 
     The first is the SHA-256 of all after the header; the second 8 hex digits over 64 KiB from 1 MiB on.
@@ -180,7 +180,7 @@ def load_kohya(path: Path) -> tuple[LoraState, dict[str, str]]:
 
     Raises LoraFileError, in one sentence, for whatever is not such a file.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     marks = [what for mark, what in _OTHER_FORMATS if any(mark in name for name in tensors)]
     if marks:
         raise LoraFileError(f"{path} is {marks[0]}; vez reads kohya's LoRA layout only: convert it first")
@@ -193,10 +193,10 @@ def load_kohya(path: Path) -> tuple[LoraState, dict[str, str]]:
         modules.setdefault(module.replace("lora_te1_", "lora_te_", 1), {})[part] = tensor
     if not modules:
         raise LoraFileError(f"{path} holds no LoRA weights; take another file")
-    return {module: _module_weights(path, module, parts) for module, parts in modules.items()}, metadata
+    return {module: module_weights(path, module, parts) for module, parts in modules.items()}, metadata
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a .safetensors file, its header's size checked before anything is allocated for it."""
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise LoraFileError(f"{path} is a pickle, which can run code when read; take the .safetensors file instead")
@@ -215,8 +215,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def _module_weights(path: Path, module: str, parts: dict[str, Tensor]) -> LoraWeights:
-    """One module's tensors, checked against each other."""
+def module_weights(path: Path, module: str, parts: dict[str, Tensor], *, spatial: bool = False) -> LoraWeights:
+    """One module's tensors (kohya's part names), checked against each other; ``spatial``: larger kernels may come.
+
+    Raises LoraFileError, naming the file and the module.
+    """
     missing = [part for part in _PARTS[:2] if part not in parts]
     if missing:
         raise LoraFileError(f"{path}: {module[:80]} lacks its {missing[0]}; the file is incomplete, download it again")
@@ -228,7 +231,7 @@ def _module_weights(path: Path, module: str, parts: dict[str, Tensor]) -> LoraWe
             )
     if down.dim() not in (2, 4) or down.dim() != up.dim() or min(*down.shape, *up.shape) < 1:
         raise LoraFileError(f"{path}: {module[:80]} has the shapes {_sizes(down, up)}, which no LoRA has")
-    if down.dim() == 4 and (down.shape[2:] != (1, 1) or up.shape[2:] != (1, 1)):
+    if down.dim() == 4 and not spatial and (down.shape[2:] != (1, 1) or up.shape[2:] != (1, 1)):
         raise LoraFileError(f"{path}: {module[:80]} adapts a {down.shape[2]}×{down.shape[3]} convolution (LoCon); "
                             "vez reads LoRAs of linear layers and 1×1 convolutions")  # fmt: skip
     if down.shape[0] != up.shape[1]:
