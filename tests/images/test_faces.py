@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vez.demo
-from images.photographs import needs_photographs, photographs
+from images.photographs import FOLDER, needs_photographs
 from vez.errors import BaseModelError, MissingExtra
 from vez.images.crop import overlap
 from vez.images.decode import decode
@@ -42,9 +42,10 @@ def test_no_face_is_no_box(size: tuple[int, int]) -> None:
 
 @needs_cascade
 @needs_photographs
-def test_few_things_are_taken_for_faces() -> None:
+def test_things_that_look_like_faces_to_the_cascade_have_no_eyes() -> None:
     find = finder()
-    assert sum(bool(find(image)) for image in photographs().values()) <= 1
+    for name in ("backpack/02.jpg", "backpack/04.jpg", "backpack/05.jpg", "vase/01.jpg"):
+        assert find(decode(FOLDER / name)) == []
 
 
 @needs_cascade

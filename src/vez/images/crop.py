@@ -32,6 +32,7 @@ _PART: Final = 0.6  # of the subject's height: what upper or lower shows of it
 _BODILY: Final = 1.5  # longest side over shortest of an upper or lower crop, where a bucket allows it
 _MOST: Final = 0.7  # of the full box's sides: an upper or lower crop reaches no further
 _PLACES: Final = 512  # places tried along a picture
+_PULL: Final = 0.01  # how much less a place counts for each picture's length away from the middle
 _TRIM: Final = 0.03  # share of the interest left outside the subject's reach on either side
 _AIR: Final = 0.06  # of the subject's reach: room beyond a head, whose hair may look like the background, and feet
 _HEADS_UP: Final = 0.1  # how far above the middle the preferred place lies in a tall picture, in half heights
@@ -164,9 +165,9 @@ def _best(along: Array, length: float, whole: int, low: int, high: int) -> int:
     at = np.linspace(0, whole, len(summed))
     starts = np.linspace(low, high, min(high - low, _PLACES) + 1)
     sums = np.interp(starts + length, at, summed) - np.interp(starts, at, summed)
-    # Ties and near-ties go to the middle: a flat picture is cut in its centre.
-    good = starts[sums >= sums.max() * (1 - 1e-6)]
-    return round(float(good[np.argmin(np.abs(good - (whole - length) / 2))]))
+    # On a plateau the place nearest the middle wins: a flat picture is cut in its centre.
+    away = np.abs(starts - (whole - length) / 2) / whole
+    return round(float(starts[np.argmax(sums - _PULL * sums.max() * away)]))
 
 
 def _part(

@@ -17,16 +17,14 @@ Array = NDArray[np.float64]
 
 _WORKING: Final = 96  # short side at which the eye is imitated, in pixels
 _LONGEST: Final = 4 * _WORKING  # a very long picture would make a huge working copy
-_RING: Final = 24  # side of the still smaller copy whose outermost pixels stand for the border
+_RING: Final = 16  # side of the still smaller copy whose outermost pixels stand for the border
 _ALIKE: Final = 0.1  # a place is as strange as its distance to the border colours that are nearest, this share of them
 _BORDER, _EDGES, _COLOUR, _RESIDUAL = 2.0, 1.0, 0.5, 0.5
 
 
 def interest(image: Image.Image) -> Array:
     """(h, w) weights ≥ 0 of a small copy, short side 96 pixels, sum 1; all alike where the picture is flat."""
-    upright = image if image.mode == "RGB" else image.convert("RGB")
-    # not BOX, whose blocks of unequal size fall differently on the mirrored picture
-    small = upright.resize(small_size(image.size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small = _small(image if image.mode == "RGB" else image.convert("RGB"))
     rgb = np.asarray(small, dtype=np.float64) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114])
     edges = ndimage.gaussian_filter(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)), 2)
@@ -44,6 +42,23 @@ def small_size(size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) of the working copy of a picture of ``size``."""
     scale = _WORKING / min(size)
     return min(_LONGEST, max(1, round(size[0] * scale))), min(_LONGEST, max(1, round(size[1] * scale)))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """The working copy, the mirrored one of a mirrored picture to the last bit.
+
+    Most of the way down goes by whole factors, several times faster; the columns that are left over are left out once
+    on the right and once on the left.
+    """
+    target = small_size(image.size)
+    by = max(1, image.width // (2 * target[0])), max(1, image.height // (2 * target[1]))
+    wide, high = image.width // by[0] * by[0], image.height // by[1] * by[1]
+    copies = []
+    for left in sorted({0, image.width - wide}):
+        reduced = image.reduce(by, box=(left, 0, left + wide, high))
+        # not BOX, whose blocks of unequal size fall differently on the mirrored picture
+        copies.append(np.asarray(reduced.resize(target, Image.Resampling.BILINEAR), dtype=np.float64))
+    return Image.fromarray(np.rint(np.mean(copies, axis=0)).astype(np.uint8))
 
 
 def share(values: Array) -> Array:
