@@ -6,9 +6,10 @@ that the project names, where they are on this machine.
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from PIL import Image
 
 from vez.config import Config
 from vez.dataset import Dataset, build, inspect, load, read_sources, recipe_of
-from vez.dataset.look import cuts_of, faces_of
+from vez.dataset.build import refuse_strangers
+from vez.dataset.look import Look, faces_of, planned
 from vez.dataset.spoken import caption_changes, say
 from vez.errors import ConfigError, DataError
 from vez.events import Done, Event, Item, Note, Stage
@@ -25,13 +27,17 @@ from vez.images.captioners import identity_of
 from vez.images.captioners import load as load_captioner
 from vez.images.decode import decode
 from vez.images.findings import Finding
-from vez.images.sheet import contact_sheet
+from vez.images.sheet import Block, arrange, block_of
 from vez.images.wording import visible
+from vez.store import write_atomic
 
 # What brings torch is imported by the stage that needs it.
 if TYPE_CHECKING:
     from vez.lint import Lint
     from vez.metrics.embed import Clip
+
+ON_A_SHEET: Final = 200  # pictures: about fifteen thousand pixels down
+_TOGETHER: Final = 32  # pictures that CLIP sees between two words on how far it is
 
 
 def check(config: Config, name: str) -> Generator[Event, None, list[Finding]]:
@@ -101,23 +107,33 @@ def lint(config: Config, name: str, dataset: Dataset | None = None) -> Generator
     return stage.load(into)
 
 
-def sheet(config: Config, name: str, to: Path) -> Generator[Event, None, Path]:
-    """Write a contact sheet: where each picture of a dataset is cut, and what comes out. Nothing is built."""
+def sheet(config: Config, name: str, to: Path) -> Generator[Event, None, list[Path]]:
+    """Write a contact sheet: where each picture of a dataset is cut, and what comes out. Nothing is built.
+
+    What does not fit on a sheet goes on in <stem>-2.png beside it, and so on; returns all of them. Raises DataError
+    where a box or a mask by hand does not fit its picture; a picture that cannot be read is left out with a Note.
+    """
     recipe = recipe_of(config, name)
     folder = config.root / recipe.images
-    by_hand, sources, faces = boxes.read(folder), read_sources(folder), faces_of(recipe, config.root)
-    entries = []
-    yield Stage("crop", len(sources), name)
-    for done, file in enumerate(sources, start=1):
-        try:
-            image = decode(folder / file)
-        except DataError as error:
-            yield Note(f"left out {file}: {error}")
-            continue
-        entries.append((file, image, cuts_of(recipe, image, by_hand.get(file, {}), file=file, find_faces=faces)))
-        yield Item("crop", done, len(sources))
-    contact_sheet(entries).save(_made_room(to), format="PNG")
-    return to
+    by_hand, sources = boxes.read(folder), read_sources(folder)
+    refuse_strangers(recipe, sources, by_hand)
+    excluded = {one.file for one in recipe.exclude}
+    files = [file for file in sources if file not in excluded]
+    how = Look(recipe, config.root, by_hand, find_faces=faces_of(recipe, config.root))
+    sheets: list[Path] = []
+    blocks: list[Block] = []
+    yield Stage("crop", len(files), name)
+    for done, file in enumerate(files, start=1):
+        picture = planned(how, file)
+        if isinstance(picture, str):
+            yield Note(f"left out {visible(file)}: {visible(picture)}")
+        else:
+            blocks.append(block_of(file, *picture))
+        yield Item("crop", done, len(files))
+        if len(blocks) == ON_A_SHEET or (done == len(files) and (blocks or not sheets)):
+            sheets.append(_written(blocks, to.with_stem(f"{to.stem}-{len(sheets) + 1}") if sheets else to))
+            blocks = []
+    return sheets
 
 
 def compare(config: Config, datasets: Mapping[str, Path], into: Path) -> Iterator[Event]:
@@ -129,8 +145,10 @@ def compare(config: Config, datasets: Mapping[str, Path], into: Path) -> Iterato
         yield Note(f"what changed from {old} to {new}: {page.relative_to(config.root)}")
 
 
-def _made_room(to: Path) -> Path:
-    to.parent.mkdir(parents=True, exist_ok=True)
+def _written(blocks: list[Block], to: Path) -> Path:
+    data = BytesIO()
+    arrange(blocks).save(data, format="PNG")
+    write_atomic(to, data.getvalue())
     return to
 
 
@@ -154,8 +172,8 @@ def _features(config: Config, name: str) -> Generator[Event, None, NDArray[np.fl
 
     readable: list[int] = []
 
-    def pictures() -> Iterator[Image.Image]:
-        for i, file in enumerate(sources):
+    def pictures(start: int) -> Iterator[Image.Image]:
+        for i, file in enumerate(sources[start : start + _TOGETHER], start=start):
             try:
                 image = decode(folder / file)
             except DataError:
@@ -163,7 +181,11 @@ def _features(config: Config, name: str) -> Generator[Event, None, NDArray[np.fl
             readable.append(i)
             yield image
 
-    found = embed.features_of(clip, pictures())
-    vectors = np.zeros((len(sources), found.shape[1]), dtype=np.float32)
-    vectors[readable] = found
+    found = []
+    yield Stage("scenes", len(sources), name)
+    for start in range(0, len(sources), _TOGETHER):
+        found.append(embed.features_of(clip, pictures(start)))
+        yield Item("scenes", min(start + _TOGETHER, len(sources)), len(sources))
+    vectors = np.zeros((len(sources), found[0].shape[1]), dtype=np.float32)
+    vectors[readable] = np.concatenate(found)
     return vectors

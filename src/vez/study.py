@@ -19,6 +19,7 @@ from vez.dataset import Dataset, build, read_sources
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, StoreError
 from vez.events import Done, Event, Note, Step
+from vez.images.wording import visible
 from vez.plan import Plan, named
 from vez.report.arms import BASE
 from vez.report.build import headline
@@ -94,8 +95,8 @@ def lint_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> It
     for dataset, folder in datasets.items():
         found = yield from curate.lint(config, dataset, load_dataset(folder))
         for finding in found.findings:
-            if finding.level == "error" and not finding.waived:
-                yield Note(f"{dataset}: {finding.file}: {finding.check}: {finding.why}")
+            if finding.level == "error" and finding.is_open:
+                yield Note(f"{dataset}: {visible(finding.file)}: {finding.check}: {visible(finding.why)}")
     yield from curate.compare(config, datasets, folder_of(config, name) / "changes")
     yield from shared_pictures({dataset: load_dataset(folder) for dataset, folder in datasets.items()})
 
@@ -107,8 +108,8 @@ def shared_pictures(datasets: Mapping[str, Dataset]) -> Iterator[Note]:
         for row in datasets[one].held_out:
             if row.source_sha256 in trained:
                 yield Note(
-                    f"{row.source} is held out of {one}, but {other} trains on it: a LoRA of {other} is judged by a "
-                    f"picture it has seen; leave it out of {other}"
+                    f"{visible(row.source)} is held out of {one}, but {other} trains on it: a LoRA of {other} is "
+                    f"judged by a picture it has seen; leave it out of {other}"
                 )
 
 
@@ -234,7 +235,7 @@ def _arms(config: Config, name: str) -> dict[str, Path | None]:
 def _training_pictures(config: Config, dataset: str) -> int:
     """Pictures to train on at most: what lies in the folder, less the held-out ones, before anything is checked."""
     recipe = config.dataset[dataset]
-    found = len(read_sources(config.root / recipe.images)) - len(recipe.exclude)
+    found = len(read_sources(config.root / recipe.images).keys() - {one.file for one in recipe.exclude})
     if found <= recipe.held_out:
         raise ConfigError(
             f"{recipe.images} holds {found} pictures, and [dataset.{dataset}] keeps held_out = {recipe.held_out} of "

@@ -466,3 +466,236 @@ def test_the_card_lies_beside_the_rows(tmp_path: Path) -> None:
     made, _ = built(configured(tmp_path))
     card = (made.path / "card.md").read_text(encoding="utf-8")
     assert made.id[:8] in card and "zolka" in card
+
+
+def test_what_is_left_out_still_keeps_its_copies_on_one_side(tmp_path: Path) -> None:
+    """b is a's copy and c is from b's page: b goes, and a and c are one source all the same."""
+    fill(tmp_path / "images", 3)
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        texture(seed).save(tmp_path / "images" / f"{name}.png")
+    page = "https://example.org/1"
+    provenance.write(tmp_path / "images", [provenance.Provenance(f"{name}.png", page=page) for name in "bc"])
+    made, _ = built(configured(tmp_path, held_out=3))
+    assert [one.file for one in made.dropped] == ["b.png"]
+    assert {row.source: row.group for row in made.rows if row.source in ("a.png", "c.png")} == {
+        "a.png": "a.png",
+        "c.png": "a.png",
+    }
+    assert {row.source for row in made.train} == {"a.png", "c.png"}
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        {"exclude": [{"file": "a.png", "reason": "mine"}]},
+        {"drop": ["exact-duplicate", "tiny"], "resolution": 96},
+    ],
+)
+def test_copies_of_a_picture_that_goes_are_compared_with_each_other(tmp_path: Path, leaves: dict[str, object]) -> None:
+    """The excluded or dropped one is the copy, whatever it is called; among the others the first stays."""
+    fill(tmp_path / "images", 1)
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "a.txt").write_text("zolka")
+    large = texture(5).resize((180, 140), Image.Resampling.NEAREST)
+    for name in "bc":
+        large.save(tmp_path / "images" / f"{name}.png")
+    texture(5).save(tmp_path / "images" / "a.png")
+    texture(0, 180, 140).save(tmp_path / "images" / "00.png")
+    config = configured(tmp_path, captions="captions", **leaves)
+    made, _ = built(config)
+    assert [row.source for row in made.rows] == ["00.png", "b.png"]
+    still_open = [(f.file, f.check) for f in made.findings if f.is_open]
+    assert still_open == []
+    assert [(f.file, f.check) for f in looked_at(config) if f.is_open] == []
+
+
+def test_a_finding_about_a_copy_of_what_is_left_out_is_settled(tmp_path: Path) -> None:
+    """c repeats b alone, b repeats a: b goes, and nothing is left to do about c."""
+    (tmp_path / "images").mkdir()
+    page = [provenance.Provenance("b.png", page="https://example.org/1")]
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        texture(seed).save(tmp_path / "images" / f"{name}.png")
+    provenance.write(tmp_path / "images", [*page, provenance.Provenance("c.png", page="https://example.org/1")])
+    made, _ = built(configured(tmp_path))
+    assert {(f.file, f.other, f.is_open) for f in made.findings if f.check == "same-source"} == {
+        ("c.png", "b.png", False)
+    }
+
+
+@pytest.mark.parametrize("crops", [["upper", "full"], ["lower", "upper", "full"]])
+def test_a_held_out_picture_is_whole_in_whatever_order_the_crops_are_named(tmp_path: Path, crops: list[str]) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        texture(i, 200, 300).save(tmp_path / "images" / f"{i}.png")
+    made, _ = built(configured(tmp_path, crops=crops, held_out=1))
+    assert [row.crop for row in made.held_out] == ["full"] and len(made.train) == 2 * len(crops)
+    assert not {row.source for row in made.held_out} & {row.source for row in made.train}
+    assert sorted(p.name for p in (made.path / "images").iterdir()) == sorted(row.file[7:] for row in made.rows)
+
+
+def test_a_picture_that_no_crop_can_be_made_of_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        texture(i, 200, 300).save(tmp_path / "images" / f"{i}.png")
+    texture(7, 64, 64).save(tmp_path / "images" / "small.png")
+    made, _ = built(configured(tmp_path, crops=["upper"], held_out=1))
+    assert [(one.file, one.check) for one in made.dropped] == [("small.png", "tiny")]
+    assert "to cut upper from it" in made.dropped[0].reason
+    assert (len(made.train), len(made.held_out)) == (2, 1)
+
+
+def test_pictures_of_one_stem_can_be_captioned_apart(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "captions").mkdir()
+    for i, name in enumerate(("a.png", "a.jpg")):
+        texture(i).save(tmp_path / "images" / name)
+    (tmp_path / "captions" / "a.txt").write_text("zolka of both")
+    both, _ = built(configured(tmp_path, captions="captions"))
+    assert [row.caption for row in both.rows] == ["zolka of both"] * 2
+    (tmp_path / "captions" / "a-jpg.txt").write_text("zolka of the photograph")
+    apart, _ = built(configured(tmp_path, captions="captions"))
+    assert {row.source: row.caption for row in apart.rows} == {
+        "a.jpg": "zolka of the photograph",
+        "a.png": "zolka of both",
+    }
+    assert not apart.findings
+
+
+def test_a_picture_s_caption_is_not_another_picture_s_crop_s(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "captions").mkdir()
+    for i, name in enumerate(("a.jpg", "a.upper.png")):
+        texture(i, 200, 300).save(tmp_path / "images" / name)
+    (tmp_path / "captions" / "a.upper.txt").write_text("zolka by hand")
+    made, _ = built(configured(tmp_path, captions="captions", crops=["full", "upper"]))
+    assert len(made.rows) == 4 and len({row.file.lower() for row in made.rows}) == 4
+    assert [(row.source, row.crop) for row in made.rows if row.hand] == [("a.upper.png", "full")]
+
+
+def test_captions_of_crops_that_are_not_made_are_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "captions").mkdir()
+    for i in range(3):
+        texture(i, 200, 300).save(tmp_path / "images" / f"{i}.png")
+        for crop in ("upper", "lower"):
+            (tmp_path / "captions" / f"{i}.{crop}.txt").write_text(f"zolka {crop}")
+    (tmp_path / "captions" / "9.upper.txt").write_text("nobody's")
+    made, _ = built(configured(tmp_path, crops=["full", "upper"], captions="captions", held_out=1))
+    assert [(f.file, f.check) for f in made.findings] == [("9.upper.txt", "caption-unused")]
+    assert sum(row.hand for row in made.rows) == 2
+
+
+def test_a_box_for_a_picture_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 2)
+    (tmp_path / "images" / "boxes.toml").write_text('["00.jpg"]\nfull = [0, 0, 64, 64]\n')
+    for stage in (built, looked_at):
+        with pytest.raises(ConfigError, match=r"boxes.toml names '00.jpg'.*did you mean '01.jpg'"):
+            stage(configured(tmp_path))
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 2)
+    odd = tmp_path / "images" / os.fsdecode(b"caf\xe9.png")
+    try:
+        odd.write_bytes((tmp_path / "images" / "00.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(DataError, match=r"caf\\.*is not UTF-8 text; rename the file") as error:
+        built(configured(tmp_path))
+    str(error.value).encode()
+    odd.unlink()
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / os.fsdecode(b"caf\xe9.txt")).write_text("zolka")
+    with pytest.raises(DataError, match="rename the file"):
+        built(configured(tmp_path, captions="captions"))
+
+
+def with_masks(root: Path) -> Config:
+    fill(root / "images", 3)
+    (root / "masks").mkdir()
+    for i in range(2):
+        Image.new("L", (90, 70), 255).save(root / "masks" / f"{i:02d}.png")
+    return configured(root, masks="masks")
+
+
+def test_masks_beside_pictures_make_the_dataset_and_no_other_file_does(tmp_path: Path) -> None:
+    config = with_masks(tmp_path)
+    first, events = built(config)
+    assert [row.mask for row in first.rows] == ["masks/00.png", "masks/01.png", ""]
+    assert "1 of 3 pictures have no mask in masks" in str(events) and "02.webp" in str(events)
+    (tmp_path / "masks" / "stray.png").write_bytes(b"of a picture elsewhere")
+    (tmp_path / "images" / "notes.txt").write_text("mine")
+    (tmp_path / "images" / "sub").mkdir()
+    assert built(config)[0].id == first.id
+    Image.new("L", (90, 70), 254).save(tmp_path / "masks" / "00.png")
+    second, events = built(config)
+    assert second.id != first.id and "1 of the masks in masks, first stray.png" in str(events)
+    (tmp_path / "masks" / "01.png").unlink()
+    assert built(config)[0].id not in {first.id, second.id}
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    (tmp_path / "masks").rmdir()
+    with pytest.raises(DataError, match=r"there is no folder .*masks"):
+        built(config)
+
+
+def test_provenance_makes_another_dataset(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 2)
+    ids = [built(configured(tmp_path))[0].id]
+    for author in ("Ana", "Mira"):
+        provenance.write(tmp_path / "images", [provenance.Provenance("00.png", author=author)])
+        ids.append(built(configured(tmp_path))[0].id)
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("check", ["caption-long", "few-sources", "one-pose"])
+def test_accepting_what_lint_finds_makes_no_other_dataset(tmp_path: Path, check: str) -> None:
+    """Or every LoRA would be trained again for it; lint keeps such waivers itself."""
+    fill(tmp_path / "images", 2)
+    first, _ = built(configured(tmp_path))
+    assert built(configured(tmp_path, waive=[{"check": check, "reason": "known"}]))[0].id == first.id
+    hand = built(configured(tmp_path, waive=[{"check": "caption-unused", "reason": "known"}]))[0]
+    assert hand.id != first.id
+
+
+@pytest.mark.parametrize("what", ["images/boxes.toml", "images/provenance.jsonl", "masks/00.png"])
+def test_what_changes_while_it_is_used_is_noticed(tmp_path: Path, what: str) -> None:
+    class Meddles(Teller):
+        def caption(self, images: Sequence[Image.Image]) -> list[str]:
+            if what.startswith("masks"):
+                Image.new("L", (90, 70), 100).save(tmp_path / what)
+            else:
+                new = {"boxes": '["00.png"]\nfull = [0, 0, 64, 64]\n', "prove": '{"file": "00.png", "author": "A"}\n'}
+                (tmp_path / what).write_text(new[what[7:12]])
+            return super().caption(images)
+
+    config = with_masks(tmp_path)
+    with pytest.raises(DataError, match="changed while the dataset was being made; build again"):
+        built(config, Meddles())
+    assert len(built(config)[0].rows) == 3
+
+
+def test_two_builds_of_one_dataset_do_not_meet(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 3)
+    first = dataset.build(configured(tmp_path), "v1", captioner=Teller())
+    next(first)
+    with pytest.raises(StoreError, match="being made by another process"):
+        built(configured(tmp_path))
+    assert isinstance(list(first)[-1], Done)
+
+
+def test_class_pictures_are_never_called_by_the_trigger(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 3)
+    made, _ = built(configured(tmp_path, role="class", rules=[{"find": "coat", "replace": "{noun}"}], prefix=True))
+    assert len(made.train) == 3 and not made.held_out
+    assert all(row.caption == row.machine and "zolka" not in row.caption for row in made.rows)
+    with pytest.raises(ValueError, match="class pictures judge nothing"):
+        configured(tmp_path, role="class", held_out=1)
+
+
+def test_a_hostile_name_does_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 2)
+    (tmp_path / "images" / "\x1b[2J.png").write_bytes(b"no picture")
+    _, events = built(configured(tmp_path))
+    assert [e.text for e in events if isinstance(e, Note) and "left out" in e.text and "\\x1b[2J.png" in e.text]
+    assert not any("\x1b" in e.text for e in events if isinstance(e, Note))

@@ -14,7 +14,7 @@ from PIL import Image
 from vez.config import Dataset as Recipe
 from vez.dataset import read_sources
 from vez.dataset.look import LOG, Look, Looked, look, training_names
-from vez.errors import DataError
+from vez.errors import DataError, StoreError
 from vez.events import Item
 
 
@@ -66,13 +66,30 @@ def lost(made: Path) -> None:
     (made / "images" / "1.png").write_bytes(b"\x89PNG")
 
 
+def torn_inside(made: Path) -> None:
+    """A crash of the machine: a line in the middle is broken, and another holds the zeros of a lost block."""
+    lines = (made / LOG).read_bytes().split(b"\n")
+    (made / LOG).write_bytes(b"\n".join([lines[0], lines[1][:50], b"\0" * 90, *lines[2:]]))
+
+
+def mask_lost(made: Path) -> None:
+    """The picture is there and its mask is torn."""
+    lines = (made / LOG).read_text().replace('"mask": ""', '"mask": "masks/torn.png"', 1)
+    (made / LOG).write_text(lines)
+    (made / "masks").mkdir()
+    (made / "masks" / "torn.png").write_bytes((made / "images" / "1.png").read_bytes()[:300])
+
+
 def nothing(made: Path) -> None:
     """A clean stop."""
 
 
-@pytest.mark.parametrize("damage", [nothing, cut_short, lost])
+@pytest.mark.parametrize(
+    ("damage", "again_for"),
+    [(nothing, []), (cut_short, []), (lost, ["1.png"]), (torn_inside, ["1.png"]), (mask_lost, ["0.png"])],
+)
 def test_a_cut_look_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None], again_for: list[str]
 ) -> None:
     sources = fill(tmp_path / "images")
     whole = looked(how(tmp_path, sources), sources)
@@ -88,7 +105,7 @@ def test_a_cut_look_goes_on_where_it_was(
     monkeypatch.setattr(module, "_one", lambda h, file, sha: (asked.append(file), real(h, file, sha))[1])
     assert looked(how(again, sources), sources) == whole
     assert {p.name: p.read_bytes() for p in (again / "made" / "images").iterdir()} == files
-    assert asked == (["1.png"] if damage is lost else []) + ["3.png", "4.png", "5.png", "6.png"]
+    assert asked == [*again_for, "3.png", "4.png", "5.png", "6.png"]
     rows = [json.loads(line) for line in (again / "made" / LOG).read_text().splitlines()]
     assert sorted(row["picture"]["file"] for row in rows) == list(sources)
 
@@ -114,3 +131,18 @@ def test_warnings_are_as_they_were(tmp_path: Path, stop_after: int | None) -> No
     before = list(warnings.filters)
     looked(how(tmp_path, sources), sources, stop_after=stop_after)
     assert list(warnings.filters) == before
+
+
+def test_a_training_picture_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    sources = fill(tmp_path / "images", 2)
+    into = how(tmp_path, sources)
+    (tmp_path / "made" / "images" / "1.png").mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*1\.png: Is a directory"):
+        looked(into, sources)
+
+
+def test_without_a_count_of_the_cores_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS and Windows cannot say which cores a process may use."""
+    sources = fill(tmp_path / "images", 2)
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    assert len(looked(how(tmp_path, sources), sources)) == 2

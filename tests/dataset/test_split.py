@@ -61,6 +61,14 @@ def test_what_makes_two_pictures_one_source() -> None:
     assert groups(files, [], {}) == {file: (file,) for file in files}
 
 
+def test_what_is_left_out_joins_the_others_and_stands_in_no_group() -> None:
+    files = ["a", "b", "c", "d"]
+    records = {name: Provenance(name, page="https://example.org/1") for name in "ad"}
+    found = [twins("b", "a"), twins("c", "a")]
+    assert groups(files, found, records, left_out={"a"}) == {"b": ("b", "c", "d")}
+    assert groups(files, found, {}, left_out={"b"}) == {"a": ("a", "c"), "d": ("d",)}
+
+
 def test_a_group_is_held_out_whole_or_not_at_all() -> None:
     files = ["a", "b", "c", "d"]
     pictures = [Picture(file, pixels=file) for file in files]

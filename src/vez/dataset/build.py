@@ -5,17 +5,17 @@
 
 import difflib
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from numpy import float32
 from numpy.typing import NDArray
 
-from vez.config import Config
+from vez.config import WORD_CHECKS, Config, CropName
 from vez.config import Dataset as Recipe
 from vez.dataset import hand
 from vez.dataset.card import card
@@ -25,18 +25,22 @@ from vez.dataset.split import choose_held_out, groups
 from vez.dataset.spoken import say
 from vez.errors import ConfigError, DataError
 from vez.events import Done, Event, Note, Stage
-from vez.images import boxes, provenance
+from vez.images import boxes, masks, provenance
 from vez.images.caption import final_caption
 from vez.images.captioners import Captioner, identity_of
 from vez.images.captioners import load as load_captioner
-from vez.images.checks import Picture, check
+from vez.images.checks import check
 from vez.images.findings import Finding, settle, waive
 from vez.images.provenance import Provenance
+from vez.images.wording import visible
 from vez.store import artifact_id, file_sha256, find, making, write_atomic
 
 _PICTURES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"}
 )
+_CROPS: Final[tuple[CropName, ...]] = get_args(CropName)
+# Findings of lint, which come after the build: that one of them is accepted changes nothing in a dataset.
+_LATER: Final = frozenset(WORD_CHECKS) - {"caption-missing", "caption-encoding", "caption-unused"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,8 @@ class _Kept:
     made: Made
     group: str
     held_out: bool
-
-    @property
-    def stem(self) -> str:
-        """What its hand caption is called after: the picture's stem, and the crop where that is not "full"."""
-        stem = Path(self.source).stem
-        return stem if self.made.cut.crop == "full" else f"{stem}.{self.made.cut.crop}"
+    stem: str
+    """What its hand caption is called after."""
 
 
 def build(config: Config, name: str, *, captioner: Captioner | None = None) -> Iterator[Event]:
@@ -65,8 +65,9 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
     recipe = recipe_of(config, name)
     folder = config.root / recipe.images
     sources, captions = read_sources(folder), hand.read(_captions_folder(config, recipe))
-    _refuse_strangers(recipe, sources)
     made_with = _made_with(config, recipe, sources, captions)
+    by_hand, records = boxes.read(folder), provenance.read(folder)
+    refuse_strangers(recipe, sources, by_hand)
     id = artifact_id(KIND, {}, made_with, VERSION)
     target = config.root / ".vez" / "datasets" / f"{name}-{id[:8]}"
     if find(target, id) is not None:
@@ -77,18 +78,17 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         for part in ("images", "masks") if recipe.masks else ("images",):
             (made.path / part).mkdir(exist_ok=True)
         yield Stage("check", len(sources), name)
+        yield from _said_of_masks(config, recipe, sources)
         names = training_names(list(sources), recipe.crops)
         faces = faces_of(recipe, config.root)
-        looked = yield from look(Look(recipe, config.root, boxes.read(folder), made.path, names, faces), sources)
-        records = provenance.read(folder)
+        looked = yield from look(Look(recipe, config.root, by_hand, made.path, names, faces), sources)
         findings = _findings(looked, recipe, records, captions)
-        dropped = _dropped(findings, recipe, sources)
+        dropped = _dropped(findings, recipe, sources, uncut={one.picture.file for one in looked if not one.made})
         findings = settle(findings, {one.file for one in dropped})
         for one in dropped:
-            yield Note(f"left out {one.file}: {one.reason}")
-        kept = _kept(looked, dropped, findings, recipe, records)
-        gone = {Path(one.file).stem for one in dropped}
-        texts, remarks = hand.texts(captions, [one.stem for one in kept], left_out=gone)
+            yield Note(f"left out {visible(one.file)}: {visible(one.reason)}")
+        kept = _kept(looked, dropped, findings, recipe, records, captions)
+        texts, remarks = hand.texts(captions, [one.stem for one in kept], left_out=_unasked(kept, recipe, sources))
         spoken = {one.made.sha256: made.path / one.made.file for one in kept if one.stem not in texts}
         yield Stage("caption", len(spoken), f"{len(kept) - len(spoken)} written by hand")
         machine = yield from say(
@@ -99,6 +99,7 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         )
         rows = [_row(one, config, recipe, texts, machine, sources, records) for one in kept]
         findings += waive(remarks, recipe.waive)
+        _refuse_changes(config, recipe, made_with)
         _freeze(Dataset(made.path, id, tuple(rows), tuple(findings), tuple(dropped), made_with), config, records)
     yield Done(target, id)
 
@@ -114,10 +115,10 @@ def inspect(
     """
     recipe = recipe_of(config, name)
     folder = config.root / recipe.images
-    sources = read_sources(folder)
-    _refuse_strangers(recipe, sources)
+    sources, by_hand = read_sources(folder), boxes.read(folder)
+    refuse_strangers(recipe, sources, by_hand)
     yield Stage("check", len(sources), name)
-    looked = yield from look(Look(recipe, config.root, boxes.read(folder)), sources)
+    looked = yield from look(Look(recipe, config.root, by_hand), sources)
     captions = hand.read(_captions_folder(config, recipe))
     found = _findings(looked, recipe, provenance.read(folder), captions, features=features)
     return settle(found, {one.file for one in _dropped(found, recipe, sources)})
@@ -134,7 +135,8 @@ def read_sources(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of every picture file in ``folder``, sorted by name; its subfolders and hidden files are
     left alone.
 
-    Raises DataError if there is no such folder, no picture in it, or a file cannot be read at all.
+    Raises DataError if there is no such folder, no picture in it, a file cannot be read at all, or the name of one is
+    no text.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; put the pictures there, or change `images` in vez.toml")
@@ -143,6 +145,8 @@ def read_sources(folder: Path) -> dict[str, str]:
     names = [name for name in files if (folder / name).is_file()]
     if not names:
         raise DataError(f"there are no pictures in {folder}; put JPEG, PNG or WebP files there")
+    for name in names:
+        _refuse_damaged(folder, name)
     try:
         with ThreadPoolExecutor() as pool:
             return dict(zip(names, pool.map(file_sha256, (folder / name for name in names)), strict=True))
@@ -154,9 +158,17 @@ def _captions_folder(config: Config, recipe: Recipe) -> Path | None:
     return None if recipe.captions is None else config.root / recipe.captions
 
 
-def _refuse_strangers(recipe: Recipe, sources: Mapping[str, str]) -> None:
-    """A name in vez.toml that no picture has is a mistake: what was meant to happen would silently not happen."""
+def _refuse_damaged(folder: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name of {visible(name)!r} in {folder} is not UTF-8 text; rename the file") from error
+
+
+def refuse_strangers(recipe: Recipe, sources: Mapping[str, str], by_hand: Collection[str]) -> None:
+    """A name in vez.toml or boxes.toml that no picture has is a mistake: what was meant would silently not happen."""
     named = {
+        boxes.FILE: by_hand,
         "exclude": [one.file for one in recipe.exclude],
         "override": list(recipe.override),
         "waive": [one.file for one in recipe.waive if one.file != "*" and Path(one.file).suffix != ".txt"],
@@ -173,21 +185,64 @@ def _made_with(
     config: Config, recipe: Recipe, sources: Mapping[str, str], captions: Mapping[str, bytes]
 ) -> dict[str, Any]:
     """All that decides what the dataset holds; no path of this machine, so that a moved project keeps its ids."""
-    folder = config.root / recipe.images
+    for stem in captions:
+        _refuse_damaged(config.root / (recipe.captions or ""), stem)
     settings = recipe.model_dump(mode="json", exclude={"images", "captions"})
-    beside = {name: file_sha256(folder / name) for name in ("boxes.toml", provenance.FILE) if (folder / name).is_file()}
-    if recipe.masks and recipe.masks != "alpha" and (config.root / recipe.masks).is_dir():
-        masks = sorted((config.root / recipe.masks).glob("*.png"))
-        settings["masks"] = {path.name: file_sha256(path) for path in masks}
-    if recipe.faces and (config.root / recipe.faces).is_file():
-        settings["faces"] = file_sha256(config.root / recipe.faces)
-    return settings | {
-        "captioner": identity_of(recipe.captioner, base=config.project.base, root=config.root),
-        "project": config.project.model_dump(exclude={"base"}),
-        "sources": dict(sources),
-        "beside": beside,
-        "hand": {stem: hashlib.sha256(text).hexdigest() for stem, text in captions.items()},
+    settings["waive"] = [waiver for waiver in settings["waive"] if waiver["check"] not in _LATER]
+    return (
+        settings
+        | {
+            "captioner": identity_of(recipe.captioner, base=config.project.base, root=config.root),
+            "project": config.project.model_dump(exclude={"base"}),
+            "sources": dict(sources),
+            "hand": {stem: hashlib.sha256(text).hexdigest() for stem, text in captions.items()},
+        }
+        | _files_beside(config, recipe, sources)
+    )
+
+
+def _files_beside(config: Config, recipe: Recipe, sources: Iterable[str]) -> dict[str, Any]:
+    """SHA-256 of the files, besides pictures and captions, that decide what a dataset holds, by their settings."""
+    folder = config.root / recipe.images
+    names = (boxes.FILE, provenance.FILE)
+    found: dict[str, Any] = {
+        "beside": {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     }
+    stems = {Path(file).stem for file in sources}
+    if recipe.masks and recipe.masks != masks.ALPHA:
+        found["masks"] = {path.name: file_sha256(path) for path in _masks(config, recipe) if path.stem in stems}
+    if recipe.faces and (config.root / recipe.faces).is_file():
+        found["faces"] = file_sha256(config.root / recipe.faces)
+    return found
+
+
+def _refuse_changes(config: Config, recipe: Recipe, made_with: Mapping[str, Any]) -> None:
+    """Raises DataError where a file that the dataset's id is made of has another content now."""
+    for key, now in _files_beside(config, recipe, made_with["sources"]).items():
+        if now != made_with[key]:
+            what = f"{boxes.FILE} or {provenance.FILE} in {recipe.images}" if key == "beside" else f"{key}"
+            raise DataError(f"{what} changed while the dataset was being made; build again")
+
+
+def _masks(config: Config, recipe: Recipe) -> list[Path]:
+    """The masks in the recipe's folder of them, by name; whether there is that folder is asked by who reads one."""
+    return sorted((config.root / recipe.masks).glob("*.png")) if recipe.masks else []
+
+
+def _said_of_masks(config: Config, recipe: Recipe, sources: Collection[str]) -> Iterator[Note]:
+    """A word on pictures that have no mask, and on masks that no picture has."""
+    if not recipe.masks or recipe.masks == masks.ALPHA:
+        return
+    drawn, stems = {path.stem for path in _masks(config, recipe)}, {Path(file).stem for file in sources}
+    if bare := sorted(file for file in sources if Path(file).stem not in drawn):
+        yield Note(
+            f"{len(bare)} of {len(sources)} pictures have no mask in {recipe.masks} and are trained on as a whole; "
+            f"the first is {visible(bare[0])}"
+        )
+    if stray := sorted(drawn - stems):
+        yield Note(
+            f"no picture is called as {len(stray)} of the masks in {recipe.masks}, first {visible(stray[0])}.png"
+        )
 
 
 def _findings(
@@ -199,36 +254,43 @@ def _findings(
     features: NDArray[float32] | None = None,
 ) -> list[Finding]:
     pictures = [one.picture for one in looked]
-    order = _best_first(pictures, captions)
-    found = check(
-        [pictures[i] for i in order],
+    measured = partial(
+        check,
         resolution=recipe.resolution,
         thresholds=recipe.checks,
-        provenance=records,
-        features=None if features is None else features[order],
-        background_said=recipe.background is not None or recipe.masks == "alpha",
+        background_said=recipe.background is not None or recipe.masks == masks.ALPHA,
     )
-    return waive(found, recipe.waive)
+    excluded = {one.file for one in recipe.exclude}
+
+    def merit(i: int) -> tuple[bool, bool, int, str]:
+        """Of two copies the first is the one that the other repeats: one that stays, then one with a caption by hand,
+        then the larger, then by name."""
+        file, size = pictures[i].file, pictures[i].width * pictures[i].height
+        goes = file in excluded or any(_drops(f, recipe) for f in waive(measured([pictures[i]]), recipe.waive))
+        return goes, Path(file).stem not in captions, -size, file
+
+    order = sorted(range(len(pictures)), key=merit)
+    in_order = None if features is None else features[order]
+    return waive(measured([pictures[i] for i in order], provenance=records, features=in_order), recipe.waive)
 
 
-def _best_first(pictures: Sequence[Picture], captions: Mapping[str, bytes]) -> list[int]:
-    """The order in which of two duplicates the first is kept: with a hand caption, then larger, then by name."""
-
-    def merit(i: int) -> tuple[bool, int, str]:
-        picture = pictures[i]
-        return Path(picture.file).stem not in captions, -picture.width * picture.height, picture.file
-
-    return sorted(range(len(pictures)), key=merit)
+def _drops(finding: Finding, recipe: Recipe) -> bool:
+    return finding.check == "unreadable" or (finding.check in recipe.drop and not finding.waived)
 
 
-def _dropped(findings: Iterable[Finding], recipe: Recipe, sources: Iterable[str]) -> list[Dropped]:
-    """What is left out, by name: excluded by hand, or for the first finding that drops. Of duplicates the first stays
-    that is itself kept."""
+def _dropped(
+    findings: Iterable[Finding], recipe: Recipe, sources: Iterable[str], *, uncut: Collection[str] = ()
+) -> list[Dropped]:
+    """What is left out, in the order of ``sources``: excluded by hand, or for the first finding that drops, or because
+    none of the crops could be made (``uncut``). Of duplicates the first stays that is itself kept."""
     out = {one.file: Dropped(one.file, one.reason, "excluded") for one in recipe.exclude}
-    for f in findings:
-        wanted = f.check == "unreadable" or (f.check in recipe.drop and not f.waived)
-        if wanted and f.file not in out and f.other not in out:
+    # what is said of a picture alone comes first: a copy of one that goes is no copy any more
+    for f in sorted(findings, key=lambda f: bool(f.other)):
+        if _drops(f, recipe) and f.file not in out and f.other not in out:
             out[f.file] = Dropped(f.file, str(f.value) if f.check == "unreadable" else f.why, f.check)
+    for file in uncut:
+        wanted = " and ".join(recipe.crops)
+        out.setdefault(file, Dropped(file, f"it is too small, or shows too little, to cut {wanted} from it", "tiny"))
     return [out[file] for file in sources if file in out]
 
 
@@ -238,18 +300,47 @@ def _kept(
     findings: Sequence[Finding],
     recipe: Recipe,
     records: Mapping[str, Provenance],
+    captions: Collection[str],
 ) -> list[_Kept]:
-    """The training pictures that stay, in the order of their sources. A held-out picture stays whole, uncropped."""
+    """The training pictures that stay, in the order of their sources. Of a held-out picture one stays: the whole, or
+    where no crop is "full", the first."""
     gone = {one.file for one in dropped}
     stay = [one for one in looked if one.picture.file not in gone]
-    grouped = groups([one.picture.file for one in stay], findings, records)
+    grouped = groups([one.picture.file for one in looked], findings, records, left_out=gone)
     held_out = choose_held_out([one.picture for one in stay], grouped, recipe.held_out)
     group_of = {file: name for name, files in grouped.items() for file in files}
-    return [
-        _Kept(one.picture.file, made, group_of[one.picture.file], one.picture.file in held_out)
-        for one in stay
-        for made in (one.made[:1] if one.picture.file in held_out else one.made)
-    ]
+    stems = {Path(one.picture.file).stem for one in looked}
+    kept = []
+    for one in stay:
+        file, wanted = one.picture.file, list(one.made)
+        if file in held_out:
+            wanted = sorted(wanted, key=lambda made: made.cut.crop != "full")[:1]
+        for made in wanted:
+            kept.append(_Kept(file, made, group_of[file], file in held_out, _caption_of(file, made, captions, stems)))
+    return kept
+
+
+def _caption_of(file: str, made: Made, captions: Collection[str], stems: Collection[str]) -> str:
+    """The stem of a training picture's hand caption: its own name's (a-jpg, where there are a.jpg and a.png), or else
+    its source's and the crop (a.upper). What is another picture's own stem is no crop's."""
+    crop, own = made.cut.crop, Path(made.file).stem
+    if crop == "full":
+        return own if own in captions else Path(file).stem
+    shared = f"{Path(file).stem}.{crop}"
+    free = [stem for stem in (own, shared) if stem not in stems]
+    return next((stem for stem in free if stem in captions), free[0] if free else "")
+
+
+def _unasked(kept: Sequence[_Kept], recipe: Recipe, sources: Iterable[str]) -> set[str]:
+    """Stems of hand captions that need not be used: of pictures left out, of crops that this dataset does not make."""
+    whole = {one.source for one in kept if one.held_out}
+    trained = {one.source for one in kept} - whole
+    unasked = set()
+    for file in sources:
+        for crop in _CROPS:
+            if file not in trained or crop not in recipe.crops:
+                unasked.add(Path(file).stem if crop == "full" else f"{Path(file).stem}.{crop}")
+    return unasked - {one.stem for one in kept}
 
 
 def _row(

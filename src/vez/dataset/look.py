@@ -9,9 +9,9 @@ import json
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 
 from vez.config import CropName
 from vez.config import Dataset as Recipe
-from vez.errors import DataError
+from vez.errors import DataError, StoreError
 from vez.events import Event, Item
 from vez.images import buckets, masks
 from vez.images.checks import Picture, from_row, measure, to_row
@@ -87,7 +87,8 @@ def look(how: Look, sources: Mapping[str, str]) -> Generator[Event, None, list[L
     """Look at every picture of ``sources`` (file → SHA-256), in their order.
 
     Raises DataError where a picture changes while it is read, or where a box or a mask by hand does not fit its
-    picture; a picture that cannot be decoded is one with an ``error``.
+    picture, and StoreError where a training picture cannot be written; a picture that cannot be decoded is one with an
+    ``error``.
     """
     known = {} if how.into is None else _read_log(how.into, sources)
     seen: list[Looked] = []
@@ -126,6 +127,16 @@ def cuts_of(
     )
 
 
+def planned(how: Look, file: str) -> tuple[Image.Image, list[Cut]] | str:
+    """One of the person's pictures, upright, and how it would be cut; a text that says why, where it cannot be read.
+    Raises DataError where a box or a mask by hand does not fit it."""
+    try:
+        decoded = read_picture(how.folder / file, background=how.recipe.background or "white")
+    except DataError as error:
+        return str(error)
+    return decoded.image, _plan(how, file, decoded)[0]
+
+
 def training_names(files: Sequence[str], crops: Sequence[CropName] = ("full",)) -> dict[tuple[str, CropName], str]:
     """(file, crop) → <stem>.png or <stem>.<crop>.png, all different even where letter case is ignored.
 
@@ -149,7 +160,8 @@ def training_names(files: Sequence[str], crops: Sequence[CropName] = ("full",)) 
 
 def _in_order(work: Any, todo: Sequence[tuple[str, str]]) -> Generator[Looked, None, None]:
     """Results in the order of ``todo``. Threads: Pillow's and numpy's work leaves the interpreter free for others."""
-    workers = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    # the cores that this process may use, where the system can say (macOS and Windows cannot)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     waiting: deque[Future[Looked]] = deque()
     # Decoding passes over Pillow's remarks by changing the filters of the whole process and putting them back, which
     # threads would do to one another out of turn: here what they put back is always "ignore", and the filters as they
@@ -188,28 +200,48 @@ def _one(how: Look, file: str, sha256: str) -> Looked:
     return Looked(picture, _cut(how, file, decoded) if how.into is not None else ())
 
 
-def _cut(how: Look, file: str, decoded: Decoded) -> tuple[Made, ...]:
-    recipe, into, names = how.recipe, how.into, how.names
-    assert into is not None and names is not None
-    subject = masks.find(file, masks=recipe.masks, root=how.root, alpha=decoded.alpha, size=decoded.image.size)
+def _plan(how: Look, file: str, decoded: Decoded) -> tuple[list[Cut], Image.Image | None]:
+    """The cuts of a picture, and the mask that goes along with it."""
+    recipe, image = how.recipe, decoded.image
+    subject = masks.find(file, masks=recipe.masks, root=how.root, alpha=decoded.alpha, size=image.size)
     boxes = how.by_hand.get(file, {})
-    cuts = cuts_of(recipe, decoded.image, boxes, file=file, subject=subject, find_faces=how.find_faces)
+    return cuts_of(recipe, image, boxes, file=file, subject=subject, find_faces=how.find_faces), subject
+
+
+def _cut(how: Look, file: str, decoded: Decoded) -> tuple[Made, ...]:
+    into, names = how.into, how.names
+    assert into is not None and names is not None
+    cuts, subject = _plan(how, file, decoded)
     made = []
     for cut in cuts:
         name = names[file, cut.crop]
         image = apply(decoded.image, cut)
-        image.save(into / "images" / name, format="PNG", compress_level=_COMPRESSION)
+        _save(image, into / "images" / name)
         mask = ""
         if subject is not None:
             mask = f"masks/{name}"
-            apply_to_mask(subject, cut).save(into / mask, format="PNG", compress_level=_COMPRESSION)
+            _save(apply_to_mask(subject, cut), into / mask)
         made.append(Made(f"images/{name}", pixels_sha256(image), cut, mask))
     return tuple(made)
 
 
+def _save(image: Image.Image, path: Path) -> None:
+    # not write_atomic: what is torn by a kill is not in the log, and is made again
+    with _writing(path):
+        image.save(path, format="PNG", compress_level=_COMPRESSION)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _log(into: Path, looked: Looked) -> None:
     row = {"picture": to_row(looked.picture), "made": [_made_row(made) for made in looked.made]}
-    with open(into / LOG, "a", encoding="utf-8") as log:
+    with _writing(into / LOG), open(into / LOG, "a", encoding="ascii") as log:
         log.write(json.dumps(row) + "\n")
 
 
@@ -224,22 +256,33 @@ def _made_row(made: Made) -> dict[str, Any]:
 
 
 def _read_log(into: Path, sources: Mapping[str, str]) -> dict[str, Looked]:
-    """What a cut build looked at already. Its last line may be torn, and then that picture is looked at again."""
+    """What a cut build looked at already. A line may be torn, and then that picture is looked at again."""
     known: dict[str, Looked] = {}
     try:
-        lines = (into / LOG).read_text(encoding="utf-8").split("\n")
+        lines = (into / LOG).read_text(encoding="ascii", errors="replace").split("\n")
     except FileNotFoundError:
         return known
     whole = []
     for line in lines[:-1]:  # after the last line's end stands nothing, or a torn line
-        row = json.loads(line)
-        made = tuple(_made(into, part) for part in row["made"])
-        picture = from_row(row["picture"])
-        if picture.file in sources and None not in made:
-            known[picture.file] = Looked(picture, tuple(part for part in made if part is not None))
+        looked = _from_line(into, line)
+        if looked is not None and looked.picture.file in sources:
+            known[looked.picture.file] = looked
             whole.append(line)
-    (into / LOG).write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    with _writing(into / LOG):
+        (into / LOG).write_text("".join(f"{line}\n" for line in whole), encoding="ascii")
     return known
+
+
+def _from_line(into: Path, line: str) -> Looked | None:
+    """What a line of the log says; None for one that a crash left broken, or whose training pictures are not there."""
+    try:
+        row = json.loads(line)
+        made = [_made(into, part) for part in row["made"]]
+        picture = from_row(row["picture"])
+    except (ValueError, KeyError, TypeError, DataError):
+        return None
+    whole = tuple(one for one in made if one is not None)
+    return Looked(picture, whole) if len(whole) == len(made) else None
 
 
 def _made(into: Path, row: Mapping[str, Any]) -> Made | None:
@@ -252,6 +295,6 @@ def _made(into: Path, row: Mapping[str, Any]) -> Made | None:
         if row["mask"]:
             with Image.open(into / row["mask"]) as mask:
                 mask.load()
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, ValueError):
         return None
     return Made(row["file"], row["sha256"], cut, row["mask"])

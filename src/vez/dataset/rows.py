@@ -26,7 +26,7 @@ from vez.images.provenance import Provenance
 from vez.store import open_artifact, write_atomic
 
 KIND: Final = "dataset"
-VERSION: Final = 2  # raised when the same pictures and settings would give another dataset
+VERSION: Final = 3  # raised when the same pictures and settings would give another dataset
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ a whole, so that nothing trained on shows what is held out.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from vez.errors import DataError
@@ -18,9 +18,17 @@ _COPIES: Final = frozenset({"exact-duplicate", "near-duplicate", "same-source"})
 
 
 def groups(
-    files: Sequence[str], findings: Iterable[Finding], provenance: Mapping[str, Provenance]
+    files: Sequence[str],
+    findings: Iterable[Finding],
+    provenance: Mapping[str, Provenance],
+    *,
+    left_out: Collection[str] = (),
 ) -> dict[str, tuple[str, ...]]:
-    """Name of a group (its first file) → its files, in order. Joined by findings, by page and by original file."""
+    """Name of a group (its first file) → its files, in order. Joined by findings, by page and by original file.
+
+    Files that are ``left_out`` of the dataset stand in no group, but still join the others: what is a copy of one, and
+    what comes from the same page as it, show one scene.
+    """
     leader = {file: file for file in files}
 
     def find(file: str) -> str:
@@ -46,8 +54,9 @@ def groups(
                 join(seen.setdefault((kind, said), file), file)
     members: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
-        members[find(file)].append(file)
-    return {name: tuple(of) for name, of in members.items()}
+        if file not in left_out:
+            members[find(file)].append(file)
+    return {of[0]: tuple(of) for of in members.values()}
 
 
 def choose_held_out(pictures: Sequence[Picture], grouped: Mapping[str, Sequence[str]], wanted: int) -> frozenset[str]:

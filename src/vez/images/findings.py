@@ -35,7 +35,7 @@ class Finding:
     waived: str = ""
     """The reason why it is accepted; empty: it is not."""
     left_out: bool = False
-    """The picture is left out of the dataset, so nothing is left to be done."""
+    """The picture, or the other of the two, is left out of the dataset, so nothing is left to be done."""
 
     @property
     def is_open(self) -> bool:
@@ -53,8 +53,11 @@ def waive(findings: Iterable[Finding], waivers: Sequence[Waiver]) -> list[Findin
 
 
 def settle(findings: Iterable[Finding], left_out: Collection[str]) -> list[Finding]:
-    """The findings, those about files that are left out of the dataset marked so."""
-    return [replace(finding, left_out=True) if finding.file in left_out else finding for finding in findings]
+    """The findings, those about files that are left out of the dataset marked so, alone or as one of two."""
+    return [
+        replace(finding, left_out=True) if finding.file in left_out or finding.other in left_out else finding
+        for finding in findings
+    ]
 
 
 def open_errors(findings: Iterable[Finding]) -> int:
@@ -77,9 +80,9 @@ def as_text(findings: Sequence[Finding], dataset: str) -> str:
             if finding.level != "info":
                 lines += _commands(finding, dataset)
     counts = [f"{n} {level}{'' if n == 1 else 's'}" for level in LEVELS if (n := _open(findings, level))]
-    left_out = len({finding.file for finding in findings if finding.left_out})
-    waived = sum(bool(finding.waived) for finding in findings)
-    dealt = [f"{n} {what}" for n, what in ((left_out, "left out of the dataset"), (waived, "waived")) if n]
+    left_out = sum(finding.left_out for finding in findings)
+    waived = sum(bool(finding.waived) and not finding.left_out for finding in findings)
+    dealt = [f"{n} {what}" for n, what in ((left_out, "about what is left out"), (waived, "waived")) if n]
     lines.append(", ".join([*(counts or ["nothing to do"]), *dealt]))
     return "\n".join(lines)
 
@@ -91,9 +94,11 @@ def _open(findings: Iterable[Finding], level: Level) -> int:
 def _commands(finding: Finding, dataset: str) -> list[str]:
     """The lines to be typed: to leave the picture out, and to accept the finding."""
     file = _quoted(finding.file)
-    waive = f"         waive: vez waive {dataset} {finding.check} {file} --because …"
+    # behind "--" a name that begins with "-" is no option
+    named = f"--because … -- {file}" if finding.file.startswith("-") else f"{file} --because …"
+    waive = f"         waive: vez waive {_quoted(dataset)} {finding.check} {named}"
     if finding.check in PICTURE_CHECKS and finding.file != "*":
-        return [f"         drop:  vez exclude {dataset} {file} --because …", waive]
+        return [f"         drop:  vez exclude {_quoted(dataset)} {named}", waive]
     return [waive]
 
 
@@ -105,4 +110,15 @@ def _measured(finding: Finding) -> str:
 
 
 def _quoted(file: str) -> str:
+    """As a shell reads it; what a terminal would obey or hide is written with escapes, as bash and zsh read them."""
+    if visible(file) != file:
+        return "$'" + "".join(_escaped(c) for c in file) + "'"
     return file if all(c.isalnum() or c in "._-/" for c in file) else "'" + file.replace("'", "'\\''") + "'"
+
+
+def _escaped(character: str) -> str:
+    if visible(character) == character and character not in "'\\":
+        return character
+    # a byte of a damaged file name is itself again
+    how = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", how))

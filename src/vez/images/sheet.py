@@ -1,6 +1,6 @@
 """A contact sheet of crops: every picture with the boxes drawn on it, its training pictures beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,40 +12,42 @@ from vez.images.crop import Cut, apply
 # Told apart by people who do not see red and green (Okabe & Ito, "Color Universal Design", 2008).
 COLOURS: Final[dict[CropName, str]] = {"full": "#0072b2", "upper": "#e69f00", "lower": "#009e73"}
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_TALL: Final = 200  # a picture's greatest height on the sheet, in pixels; its greatest width is half as much again
+WIDTH: Final = 1600  # of a sheet, in pixels
+_TALL: Final = 164  # a picture's greatest height in pixels, its greatest width half as much again: two blocks a row
 _GAP: Final = 8
 _LINE: Final = 16
 _LETTERS: Final = 12
 
 
 @dataclass(frozen=True)
-class _Block:
-    """What belongs together on the sheet: one picture and its training pictures, each with its label."""
+class Block:
+    """What belongs together on a sheet: one picture and its training pictures, small, each with its label."""
 
     name: str
     pictures: tuple[tuple[Image.Image, str, str], ...]  # picture, label, colour of its frame
 
     @property
     def width(self) -> int:
+        """In pixels, with the gap behind each picture."""
         return sum(picture.width + _GAP for picture, _, _ in self.pictures)
 
     @property
     def height(self) -> int:
+        """In pixels, with its name and its labels."""
         return 2 * _LINE + max(picture.height for picture, _, _ in self.pictures)
 
 
-def contact_sheet(entries: Sequence[tuple[str, Image.Image, Sequence[Cut]]], *, width: int = 1600) -> Image.Image:
-    """A white RGB picture, ``width`` pixels wide and as tall as it takes; an entry is (name, upright picture, cuts).
+def contact_sheet(entries: Iterable[tuple[str, Image.Image, Sequence[Cut]]], *, width: int = WIDTH) -> Image.Image:
+    """A white RGB picture, ``width`` pixels wide and as tall as it takes; an entry is (name, upright picture, cuts)."""
+    return arrange([block_of(*entry, width=width) for entry in entries], width=width)
 
-    Under a training picture stand its crop and size; an enlarged one
-    says so. A block that is wider than the
-    sheet is made smaller.
-    """
+
+def arrange(blocks: Iterable[Block], *, width: int = WIDTH) -> Image.Image:
+    """A white RGB picture, ``width`` pixels wide and as tall as it takes, with blocks made for that width."""
     font = ImageFont.load_default(_LETTERS)
-    placed: list[tuple[int, int, _Block]] = []
+    placed: list[tuple[int, int, Block]] = []
     x, y, row = _GAP, _GAP, 0
-    for name, image, cuts in entries:
-        block = _block(name, image, cuts, width - 2 * _GAP, font)
+    for block in blocks:
         if x > _GAP and x + block.width > width:
             x, y, row = _GAP, y + row + _GAP, 0
         placed.append((x, y, block))
@@ -61,8 +63,14 @@ def contact_sheet(entries: Sequence[tuple[str, Image.Image, Sequence[Cut]]], *, 
     return sheet
 
 
-def _block(name: str, image: Image.Image, cuts: Sequence[Cut], most: int, font: Font) -> _Block:
-    tall = _TALL
+def block_of(name: str, image: Image.Image, cuts: Sequence[Cut], *, width: int = WIDTH) -> Block:
+    """A picture and its training pictures as they stand on a sheet of ``width`` pixels; small copies, so that the
+    picture itself need not be kept.
+
+    Under a training picture stand its crop and size; an enlarged one says so. What is wider than the sheet is made
+    smaller.
+    """
+    tall, most, font = _TALL, width - 2 * _GAP, ImageFont.load_default(_LETTERS)
     while True:
         original = _with_boxes(image, cuts, tall, font)
         training = [
@@ -71,7 +79,7 @@ def _block(name: str, image: Image.Image, cuts: Sequence[Cut], most: int, font: 
         ]
         pictures = [(original, f"{image.width} x {image.height}", "black")]
         pictures += [(picture, label, COLOURS[cut.crop]) for picture, label, cut in training]
-        block = _Block(name, tuple(pictures))
+        block = Block(name, tuple(pictures))
         if block.width <= most or tall <= _LINE:
             return block
         tall = max(_LINE, tall * most // (block.width + _GAP))
@@ -79,7 +87,7 @@ def _block(name: str, image: Image.Image, cuts: Sequence[Cut], most: int, font: 
 
 def _enlarged(cut: Cut) -> str:
     scale = max(cut.size[0] / (cut.box[2] - cut.box[0]), cut.size[1] / (cut.box[3] - cut.box[1]))
-    return (f", enlarged {scale:.1f} times" if scale > 1.05 else "") + (
+    return (f", enlarged {scale:.1f}x" if scale > 1.05 else "") + (
         f", by {cut.boxed}" if cut.boxed != "auto" else ""
     )
 
