@@ -87,9 +87,7 @@ def block_of(name: str, image: Image.Image, cuts: Sequence[Cut], *, width: int =
 
 def _enlarged(cut: Cut) -> str:
     scale = max(cut.size[0] / (cut.box[2] - cut.box[0]), cut.size[1] / (cut.box[3] - cut.box[1]))
-    return (f", enlarged {scale:.1f}x" if scale > 1.05 else "") + (
-        f", by {cut.boxed}" if cut.boxed != "auto" else ""
-    )
+    return (f", enlarged {scale:.1f}x" if scale > 1.05 else "") + (f", by {cut.boxed}" if cut.boxed != "auto" else "")
 
 
 def _with_boxes(image: Image.Image, cuts: Sequence[Cut], tall: int, font: Font) -> Image.Image:
