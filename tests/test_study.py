@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from vez import config, study
 from vez.config import Config
+from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, DataError, StoreError
 from vez.events import Done, Event, Sampled, Step
 from vez.interop import load_kohya
@@ -259,3 +260,68 @@ def test_killed_anywhere_and_run_again_the_study_is_the_same(
     for made in sorted((whole.root / "studies").rglob("*")):
         if made.suffix in {".safetensors", ".png"} or made.name in {"samples.jsonl", "scores.jsonl", "summary.json"}:
             assert (cut.root / made.relative_to(whole.root)).read_bytes() == made.read_bytes(), made.name
+
+
+BUCKETED = (
+    TOML.replace(
+        "[study.small]",
+        """[dataset.v2]
+images = "v2"
+captions = "captions"
+held_out = 1
+resolution = 64
+buckets = "kohya"
+crops = ["full", "upper"]
+exclude = [{ file = "1.png", reason = "another coat" }]
+
+[study.small]""",
+        1,
+    )
+    .replace('high = { dataset = "v1"', 'high = { dataset = "v2"')
+    .replace('one = { dataset = "v1", batch = 1, rank = 2, lr_text = 0 }\n', "")
+)
+
+
+def test_a_study_of_two_versions_one_in_buckets_lints_both_and_links_what_changed(
+    tmp_path: Path, random_base_folder: Path, clip_like_the_base: str
+) -> None:
+    make_project(tmp_path, random_base_folder, clip_like_the_base)
+    (tmp_path / "v2").mkdir()
+    for i in range(8):
+        with Image.open(tmp_path / "images" / f"{i}.png") as image:
+            size = ((80, 96), (220, 110), (110, 220))[i % 3]
+            image.resize(size, Image.Resampling.NEAREST).save(tmp_path / "v2" / f"{i}.png")
+        (tmp_path / "captions" / f"{i}.upper.txt").write_text(f"zolka, from the waist up, number {i}")
+    (tmp_path / "vez.toml").write_text(BUCKETED, encoding="utf-8")
+    made = config.load(tmp_path / "vez.toml")
+    planned = study.plan(made, "small")
+    events = list(study.run(made, "small", device="cpu"))
+
+    v1, v2 = (load_dataset(next((tmp_path / ".vez" / "datasets").glob(f"{name}-*"))) for name in ("v1", "v2"))
+    assert len({(row.width, row.height) for row in v2.train}) >= 2, "several shapes"
+    assert {row.crop for row in v2.train} == {"full", "upper"}
+    assert not {row.source for row in v2.train} & {row.source for row in v2.held_out}
+    assert {one.variants[0]: one.pictures for one in planned.passes} == {"low": 6, "high": 12}
+    assert len(v1.train) <= 6 and len(v2.train) <= 12, "what is planned is the most there can be"
+    assert steps_of(events) == {"low-0": 2, "high-0": 2}
+    losses = [event.loss for event in events if isinstance(event, Step)]
+    assert np.isfinite(losses).all()
+    assert {
+        open_artifact(study.folder_of(made, "small") / "runs" / f"{run}-0").parents["dataset"]
+        for run in ("low", "high")
+    } == {v1.id, v2.id}
+
+    lints = {path.name for path in (tmp_path / ".vez" / "lints").iterdir() if (path / "findings.jsonl").is_file()}
+    assert lints == {v1.path.name, v2.path.name}
+    page = (study.folder_of(made, "small") / "changes" / "v1-v2.html").read_text(encoding="utf-8")
+    assert "another coat" in page
+    report = (study.folder_of(made, "small") / "report.html").read_text(encoding="utf-8")
+    assert 'href="changes/v1-v2.html"' in report
+
+
+def test_the_plan_counts_no_picture_out_twice(tmp_path: Path, random_base_folder: Path) -> None:
+    make_project(tmp_path, random_base_folder)
+    twice = '[{ file = "1.png", reason = "a" }, { file = "1.png", reason = "b" }, { file = "gone.png", reason = "c" }]'
+    text = TOML.replace("resolution = 64", f"resolution = 64\nexclude = {twice}", 1)
+    (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
+    assert {one.pictures for one in study.plan(config.load(tmp_path / "vez.toml"), "small").passes} == {5}
