@@ -58,6 +58,7 @@ def test_from_a_heap_to_two_versions(project: Path) -> None:
     names = sorted(p.name for p in (project / "images").iterdir() if not p.name.startswith("."))
     assert len(names) == 9 and "provenance.jsonl" in names, collected
     assert "broken.jpg" in collected and "again.png" in collected  # what was refused is said
+    assert collected.endswith("Next: vez check v1\n")
     assert vez("collect ../heap images").output.count("taken: 0") == 1
 
     said = vez("check v1", code=FOUND).output
@@ -65,7 +66,9 @@ def test_from_a_heap_to_two_versions(project: Path) -> None:
     listed = json.loads(vez("check v1 --json", code=FOUND).stdout)["v1"]
     assert [f["check"] for f in listed if f["level"] == "error"] == ["tiny"]
 
-    vez("waive v1 tiny small.png --because 'the only one from behind'")
+    said = vez("waive v1 tiny smal.png --because 'it is not there'", code=MISTAKE).stderr
+    assert "did you mean 'small.png'?" in said
+    assert "Next: vez check v1" in vez("waive v1 tiny small.png --because 'the only one from behind'").output
     assert "accepted: the only one from behind" in vez("check v1").output
     waived = tomllib.loads((project / "vez.toml").read_text())["dataset"]["v1"]["waive"]
     assert waived == [{"check": "tiny", "file": "small.png", "reason": "the only one from behind"}]
@@ -76,10 +79,14 @@ def test_from_a_heap_to_two_versions(project: Path) -> None:
 
     first = names[0]
     (project / "captions" / f"{Path(first).stem}.txt").write_text("zolka, my own words")
+    (project / "captions" / "nobody.txt").write_text("zolka, of no picture")
     said = vez("caption v1 --diff").stdout
     assert "(by hand)" in said and "{+zolka,+}" in said and said.count("trained:") == 8
 
-    vez("lint v1")
+    built = vez("build v1").output
+    assert "v1: 7 to train on, 1 held out, in .vez/datasets/v1-" in built and built.endswith("Next: vez lint v1\n")
+    linted = vez("lint v1").output
+    assert "nobody.txt: caption-unused" in linted and "  sources " in linted and "the 7 pictures to train on" in linted
     assert json.loads(vez("lint v1 --json").stdout)["v1"]
 
     table = '\n[dataset.v2]\nimages = "images"\ncaptions = "captions"\nheld_out = 1\nresolution = 64\n'
@@ -120,6 +127,13 @@ def test_out_to_kohya_and_back(project: Path) -> None:
         ("waive v1 blury a.png --because x", "blury"),
         ("waive v9 blurred a.png --because x", "v9"),
         ("exclude v9 a.png --because x", "v9"),
+        ("exclude v1 O.png --because x", "did you mean '0.png'?"),
+        ("waive v1 blurred ../0.png --because x", "'../0.png'"),
+        ("crop v1 images/0.png", "among the pictures of [dataset.v1]"),
+        ("crop v1 sheet.jpg", "end in .png"),
+        ("diff v1 v2 --html images/0.png", "end in .html"),
+        ("export v1 out --repeats 3", "--layout kohya"),
+        ("export v1 out --words coat", "--layout kohya"),
         ("check -c nowhere/vez.toml", "make one with `vez init`"),
     ],
 )

@@ -314,6 +314,17 @@ def test_a_second_run_asks_for_nothing_that_is_settled(local: Local, tmp_path: P
     assert (tmp_path / "in" / FILE).read_bytes() == last
 
 
+def test_what_was_refused_before_and_a_folder_without_a_picture_are_said(local: Local, tmp_path: Path) -> None:
+    local.routes["/a.jpg"] = says(200, b"no picture", Content_Type="image/jpeg")
+    links = listed(tmp_path, local, "/a.jpg")
+    assert notes(run(links, tmp_path / "in", local=local))[-1].startswith("taken: 0, refused: 1;")
+    again = notes(run(links, tmp_path / "in", local=local))
+    assert again[0] == "1 of them was refused for good on an earlier run; .collected.jsonl says why"
+    assert again[1].startswith("taken: 0, refused: 0;")
+    (tmp_path / "empty").mkdir()
+    assert notes(run(tmp_path / "empty", tmp_path / "in"))[0] == "there is no picture in it"
+
+
 def test_the_limit_counts_what_is_there(local: Local, tmp_path: Path) -> None:
     source = listed(tmp_path, local, *serve(local, 5))
     run(source, tmp_path / "in", limit=2)

@@ -12,7 +12,7 @@ from vez.dataset import Dataset
 from vez.demo.world.scene import WEATHERS, Scene
 from vez.errors import ConfigError, StoreError
 from vez.events import Done, Event
-from vez.images.findings import open_errors
+from vez.images.findings import Finding, open_errors
 from vez.images.provenance import Provenance
 from vez.lint.artifact import KIND, VERSION, Lint, load, save
 from vez.lint.stage import lint
@@ -266,3 +266,12 @@ def test_what_is_saved_is_what_is_loaded(good: Lint, tmp_path: Path) -> None:
         save(made.path, list(good.findings), good.diversity)
     again = load(tmp_path / "again")
     assert (again.findings, again.diversity, again.dataset) == (good.findings, good.diversity, good.dataset)
+
+
+def test_what_build_found_about_captions_by_hand_is_lint_s_to_say(tmp_path: Path, tokens: Tokens) -> None:
+    frozen_set = of_scenes(tmp_path, SCENES)
+    unused = Finding("typo.txt", "caption-unused", "", "", "no training picture has this name", "rename it")
+    tiny = Finding("0001.jpg", "tiny", 84, 128, "is small", "find a larger one", level="error")
+    found = linted(config_of(tmp_path), replace(frozen_set, findings=(unused, tiny)), tokens=tokens, clip=None)
+    assert [f for f in found.findings if f.check == "caption-unused"] == [unused]
+    assert "tiny" not in {f.check for f in found.findings}  # that is for `vez check` to say

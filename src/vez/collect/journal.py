@@ -56,6 +56,10 @@ class Journal:
         row = self._rows.get(key)
         return row is not None and not row.get("again", False)
 
+    def is_taken(self, key: str) -> bool:
+        """Whether a key was taken."""
+        return "record" in self._rows.get(key, {})
+
     @property
     def stems(self) -> set[str]:
         """Stems of names that are used in the folder, as `names.stem_of` gives them."""

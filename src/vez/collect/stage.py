@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from filelock import FileLock, Timeout
 
 from vez.collect.candidate import Candidate, Refused
+from vez.collect.journal import FILE as JOURNAL
 from vez.collect.journal import Journal
 from vez.collect.licences import checked, refusal
 from vez.collect.names import safe_name, suffix_of
@@ -102,12 +103,14 @@ def _take_all(
     opened: Opened, into: Path, journal: Journal, terms: _Terms, limit: int | None, now: Callable[[], datetime]
 ) -> Iterator[Event]:
     before = journal.taken
-    refused = 0
+    refused = earlier = seen = 0
     while limit is None or journal.taken < limit:
         found = next(opened.candidates, None)
         if found is None:
             break
+        seen += 1
         if journal.is_settled(found.key):
+            earlier += not journal.is_taken(found.key)
             continue
         try:
             if isinstance(found, Refused):
@@ -123,6 +126,11 @@ def _take_all(
         retrieved = now().astimezone(UTC).isoformat(timespec="seconds")
         journal.take(found.key, replace(record, file=name, retrieved=retrieved), data)
         yield Item("collect", journal.taken, limit)
+    if not seen and before == 0:
+        yield Note("there is no picture in it")
+    if earlier:
+        them = "1 of them was" if earlier == 1 else f"{earlier} of them were"
+        yield Note(f"{them} refused for good on an earlier run; {JOURNAL} says why")
     yield Note(f"taken: {journal.taken - before}, refused: {refused}; of this source in {into}: {journal.taken}")
 
 

@@ -15,6 +15,7 @@ are written anew from their pixels, so no file carries metadata.
 """
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def export(dataset: Dataset, folder: Path, *, layout: Layout, repeats: int = 1, 
     """
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; kohya leaves out a folder of less than 1")
-    folder = folder.absolute()
+    folder = Path(os.path.abspath(folder))  # without the dots of ../folder, which dataset.toml would keep
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} is not empty; name a new folder")
     words = _words(dataset, words)

@@ -11,7 +11,8 @@ REMARKS: Final[Mapping[str, str]] = {
     "no caption": "there are no class tokens either, so kohya trains on the empty caption with no more than a warning; "
     "vez's captioner will caption them",
     "class tokens": "without a caption kohya trains on the class tokens; those were taken for the caption",
-    "other extension": "the caption has another extension than the one read, so kohya would not see it; it was taken",
+    "other extension": "the caption has another extension than the one read (.caption, unless caption_extension says "
+    "otherwise), so kohya would not see it; it was taken",
     "other extension, left": "the caption has another extension than the one asked for; it was not taken",
     "two captions": "a .caption and a .txt lie there and differ; as kohya, vez took the one whose extension is read",
     "fallback": "without a caption kohya also tries the whole path less its last four parts between underscores, and "

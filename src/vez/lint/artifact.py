@@ -14,7 +14,7 @@ from vez.images.findings import LEVELS, Finding
 from vez.store import open_artifact, write_atomic
 
 KIND: Final = "lint"
-VERSION: Final = 1  # raised when the same dataset and settings would give other findings
+VERSION: Final = 2  # raised when the same dataset and settings would give other findings
 FINDINGS: Final = "findings.jsonl"
 DIVERSITY: Final = "diversity.json"
 

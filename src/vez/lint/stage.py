@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from vez.config import Config, Project
+from vez.config import WORD_CHECKS, Config, Project
 from vez.config import Dataset as Recipe
 from vez.dataset import Dataset, Row
 from vez.errors import ConfigError, StoreError
@@ -75,6 +76,7 @@ def lint(
             found = words.read(_captions(rows, source), config.project, tokenizer, role=recipe.role)
             found += sources.set_findings(rows, provenance, project=config.project, role=recipe.role)
             found += sources.length(rows, config.study, name)
+            found += _by_hand(dataset)
             yield Note(f"read {len(rows)} captions")
             pictures = None
             if clip is not None:
@@ -125,6 +127,11 @@ def _see(clip: Clip | None, pictures: looks.Pictures | None, rows: Sequence[Row]
     return see([rows[i] for i in places], told)
 
 
+def _by_hand(dataset: Dataset) -> Iterator[Finding]:
+    """What `build` found about the captions by hand: which are empty, unreadable, or nobody's."""
+    return (replace(found, waived="") for found in dataset.findings if found.check in WORD_CHECKS)
+
+
 def _misfits(
     clip: Clip, pictures: looks.Pictures, rows: Sequence[Row], source: Sequence[int], project: Project
 ) -> Iterator[Finding]:
@@ -134,7 +141,7 @@ def _misfits(
     best = max(_BEST, math.ceil(_BEST_SHARE * len({texts[i] for i in said})))
     for misfit in looks.misfits(clip, pictures[said], [texts[i] for i in said], [source[i] for i in said], best=best):
         row = rows[said[misfit.place]]
-        value = f"{misfit.rank}. of {misfit.of}: {row.caption}"
+        value = f"place {misfit.rank} of {misfit.of}: {row.caption}"
         yield finding("caption-misfit", row.source, value, f"among the first {best}", better=f"“{misfit.better}”")
 
 
@@ -158,7 +165,7 @@ def _one_sided(seen: Mapping[str, Seen]) -> Iterator[Finding]:
             label, count, known = most
             named = sum(label in (seen[group].group.labels[i].name for i in of) for of in seen[group].named)
             by = Counter(who for who in seen[group].told_by if who)
-            value = f"{label} on {count} of {known} pictures; named in {named} captions"
+            value = f"{label} on {count} of {known} pictures; named in {named} caption{'' if named == 1 else 's'}"
             value += f"; told by {', '.join(f'{who} {n}' for who, n in sorted(by.items()))}"
             yield finding(check, value=value, threshold=SHARE)
 
