@@ -699,3 +699,32 @@ def test_a_hostile_name_does_not_reach_the_terminal_raw(tmp_path: Path) -> None:
     _, events = built(configured(tmp_path))
     assert [e.text for e in events if isinstance(e, Note) and "left out" in e.text and "\\x1b[2J.png" in e.text]
     assert not any("\x1b" in e.text for e in events if isinstance(e, Note))
+
+
+def test_nothing_is_enlarged_without_a_word(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 2)
+    (tmp_path / "images" / "boxes.toml").write_text('["00.png"]\nfull = [0, 0, 32, 32]\n')
+    made, events = built(configured(tmp_path))
+    assert [row.scale for row in made.rows] == [2.0, pytest.approx(64 / 70)]
+    (found,) = made.findings
+    assert (found.file, found.check, found.level) == ("00.png", "tiny", "warning")
+    assert "enlarged 2.0 times" in found.why and "boxes.toml" in found.why and "32 × 32" in str(found.value)
+    assert sum("enlarged 2.0 times" in e.text for e in events if isinstance(e, Note)) == 1
+    waived, events = built(configured(tmp_path, waive=[{"check": "tiny", "file": "00.png", "reason": "the clasp"}]))
+    assert [f.waived for f in waived.findings] == ["the clasp"]
+    assert not any("enlarged" in e.text for e in events if isinstance(e, Note))
+    # what is too small as a whole is said once
+    texture(9, 40, 40).save(tmp_path / "images" / "09.png")
+    small, _ = built(configured(tmp_path))
+    assert [(f.file, f.level) for f in small.findings] == [("09.png", "error"), ("00.png", "warning")]
+
+
+@pytest.mark.parametrize("buckets", ["square", "kohya", "sdxl"])
+def test_pictures_of_the_training_size_and_any_shape_are_never_enlarged(tmp_path: Path, buckets: str) -> None:
+    (tmp_path / "images").mkdir()
+    for i, size in enumerate([(128, 128), (128, 300), (300, 129), (131, 170), (500, 128), (128, 155)]):
+        texture(i, *size).save(tmp_path / "images" / f"{i}.png")
+    crops = ["full", "upper", "lower"]
+    made, events = built(configured(tmp_path, buckets=buckets, resolution=128, crops=crops))
+    assert all(row.scale <= 1.05 for row in made.rows)
+    assert not any("enlarged" in str(e) for e in events)

@@ -19,7 +19,7 @@ from vez.config import WORD_CHECKS, Config, CropName
 from vez.config import Dataset as Recipe
 from vez.dataset import hand
 from vez.dataset.card import card
-from vez.dataset.look import LOG, Look, Looked, Made, faces_of, look, training_names
+from vez.dataset.look import LOG, Look, Looked, Made, enlarged, faces_of, look, training_names
 from vez.dataset.rows import KIND, VERSION, Dataset, Dropped, Row, write_lines
 from vez.dataset.split import choose_held_out, groups
 from vez.dataset.spoken import say
@@ -84,9 +84,12 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         looked = yield from look(Look(recipe, config.root, by_hand, made.path, names, faces), sources)
         findings = _findings(looked, recipe, records, captions)
         dropped = _dropped(findings, recipe, sources, uncut={one.picture.file for one in looked if not one.made})
-        findings = settle(findings, {one.file for one in dropped})
+        soft = waive(enlarged(looked, recipe.resolution), recipe.waive)
+        findings = settle([*findings, *soft], {one.file for one in dropped})
         for one in dropped:
             yield Note(f"left out {visible(one.file)}: {visible(one.reason)}")
+        for finding in filter(lambda finding: finding.is_open, soft):
+            yield Note(f"{visible(finding.file)}: {finding.value}: {finding.why}")
         kept = _kept(looked, dropped, findings, recipe, records, captions)
         texts, remarks = hand.texts(captions, [one.stem for one in kept], left_out=_unasked(kept, recipe, sources))
         spoken = {one.made.sha256: made.path / one.made.file for one in kept if one.stem not in texts}

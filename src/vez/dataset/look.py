@@ -28,10 +28,12 @@ from vez.images.checks import Picture, from_row, measure, to_row
 from vez.images.crop import Box, Cut, apply, apply_to_mask, plan_cuts
 from vez.images.decode import Decoded, read_picture
 from vez.images.faces import finder
+from vez.images.findings import Finding
 from vez.images.pixels import pixels_sha256
 
 LOG: Final = "looked.jsonl"
 _AHEAD: Final = 2  # pictures per worker that are waiting or under way
+_SEEN: Final = 1.05  # an enlargement by less than this is said nowhere: rounding to a shape's sides alone makes as much
 _COMPRESSION: Final = 1  # of the training pictures' PNG: 6 is four times slower for a tenth of the bytes
 
 
@@ -135,6 +137,27 @@ def planned(how: Look, file: str) -> tuple[Image.Image, list[Cut]] | str:
     except DataError as error:
         return str(error)
     return decoded.image, _plan(how, file, decoded)[0]
+
+
+def enlarged(looked: Sequence[Looked], resolution: int) -> list[Finding]:
+    """A finding for each training picture that is larger than what it was cut from, by a box drawn by hand or by its
+    shape; not for pictures that are too small as a whole, which `vez.images.checks` finds."""
+    found = []
+    for one in looked:
+        if min(one.picture.width, one.picture.height) < resolution:
+            continue
+        for made in one.made:
+            left, top, right, bottom = made.cut.box
+            scale = max(made.cut.size[0] / (right - left), made.cut.size[1] / (bottom - top))
+            if scale > _SEEN:
+                who = "a box in boxes.toml" if made.cut.boxed == "hand" else "its shape"
+                what = f"{made.cut.crop}, {right - left} × {bottom - top} pixels"
+                why = f"this crop is enlarged {scale:.1f} times, because of {who}, and teaches softness"
+                fix = "draw a larger box, find a larger copy, or lower the dataset's resolution"
+                found.append(
+                    Finding(one.picture.file, "tiny", what, f"{made.cut.size[0]} × {made.cut.size[1]}", why, fix)
+                )
+    return found
 
 
 def training_names(files: Sequence[str], crops: Sequence[CropName] = ("full",)) -> dict[tuple[str, CropName], str]:
