@@ -28,7 +28,7 @@ def edit(path: Path, **values: Any) -> None:
 
 def test_what_a_base_says_of_itself(random_base: Base) -> None:
     assert random_base.family is FAMILIES["tiny"]
-    assert random_base.layout == Layout((1, 0), 1, (0, 2), text_layers=2)
+    assert random_base.layout == Layout((1, 0), 1, (0, 2), text_layers=(2,), depth=(1, 1))
     assert (random_base.size, random_base.latent_factor) == (64, 8)
     assert len(random_base.sha256) == 64
     networks = (random_base.unet, random_base.vae, random_base.text_encoder)
@@ -38,19 +38,21 @@ def test_what_a_base_says_of_itself(random_base: Base) -> None:
 @pytest.mark.parametrize(("name", "unet", "text"), [("sd1", 192, 72), ("sd2", 192, 138)])
 def test_families_are_told_by_layout_and_width(name: str, unet: int, text: int) -> None:
     family = FAMILIES[name]
+    assert family.text_widths
+    (width,) = family.text_widths
     config = {
         "in_channels": 4,
-        "cross_attention_dim": family.text_width,
+        "cross_attention_dim": width,
         "layers_per_block": 2,
         "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
         "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     }
-    words = {"hidden_size": family.text_width, "num_hidden_layers": text // 6}
-    layout = layout_of(config, words)
-    assert family_of(config, words, layout) is family
-    assert (layout.unet_modules, layout.text_modules) == (unet, text) == (family.unet_modules, family.text_modules)
+    words = {"hidden_size": width, "num_hidden_layers": text // 6}
+    layout = layout_of(config, [words])
+    assert family_of(config, [words], layout) is family
+    assert (layout.unet_modules, layout.text_modules) == (unet, (text,)) == (family.unet_modules, family.text_modules)
     narrow, narrow_words = config | {"cross_attention_dim": 32}, words | {"hidden_size": 32}
-    assert family_of(narrow, narrow_words, layout) is FAMILIES["tiny"]
+    assert family_of(narrow, [narrow_words], layout) is FAMILIES["tiny"]
 
 
 @pytest.mark.parametrize("kind", ["scaled_linear", "linear"])
@@ -65,7 +67,7 @@ def test_text(random_base: Base) -> None:
     captions = ["a girl wearing zolka", "", "zolka " * 200]
     tokens = bases.tokenize(random_base, captions)
     assert tokens.shape == (3, 77) and tokens.dtype == torch.int64
-    states = bases.encode_text(random_base, captions)
+    states = bases.encode_text(random_base, captions).states
     assert states.shape == (3, 77, 32)
     assert not torch.equal(states[0], states[1])
 
@@ -101,16 +103,16 @@ def test_moments_are_kept_by_pixels(random_base: Base, tmp_path: Path) -> None:
 
 
 def test_computing_in_another_type_gives_the_weights_back(random_base: Base) -> None:
-    before = bases.encode_text(random_base, ["zolka"])
+    before = bases.encode_text(random_base, ["zolka"]).states
     with pytest.raises(KeyError), bases.computing_in(random_base, torch.bfloat16):
-        assert bases.encode_text(random_base, ["zolka"]).dtype == random_base.dtype == torch.bfloat16
+        assert bases.encode_text(random_base, ["zolka"]).states.dtype == random_base.dtype == torch.bfloat16
         raise KeyError("an error inside changes nothing")
-    assert torch.equal(bases.encode_text(random_base, ["zolka"]), before)
+    assert torch.equal(bases.encode_text(random_base, ["zolka"]).states, before)
 
 
 def test_plain_attention_is_the_same_attention(random_base: Base) -> None:
     def outputs() -> tuple[torch.Tensor, torch.Tensor]:
-        states = bases.encode_text(random_base, ["zolka", "a girl"])
+        states = bases.encode_text(random_base, ["zolka", "a girl"]).states
         x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             return states, random_base.unet(x, torch.tensor([5, 500]), states).sample

@@ -267,7 +267,7 @@ def test_merged_and_attached_are_one_lora(random_base: Base, state: LoraState) -
 
     @torch.no_grad()
     def prediction() -> Tensor:
-        eps: Tensor = random_base.unet(x, t, encode_text(random_base, ["zolka", "a girl"])).sample
+        eps: Tensor = random_base.unet(x, t, encode_text(random_base, ["zolka", "a girl"]).states).sample
         return eps
 
     alone = prediction()

@@ -12,53 +12,76 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vez.base import Base, Schedule, text_states, tokenize
+from vez.base import Base, Conditioning, Schedule, condition, predict, tokenize
 from vez.dataset import Row
 from vez.tape import noise
 
 FIXED_TIMESTEPS = 8  # of the validation: the middles of eight equal bands
 FIXED_NOISES = 2  # at each of them
+TEXTS_AT_ONCE = 64  # captions encoded at a time: a large dataset's states at once would not fit
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples, the same for every variant, and their conditioning: token ids or the text encoder's states of them.
+    """B samples, the same for every variant, and their conditioning: token ids, or what they were encoded to.
 
-    ``latents`` and ``noise`` (B, 4, h, w) fp32, ``timesteps`` (B,) int64; ``tokens`` (V·B, 77) or
-    ``text`` (V·B, 77, D).
+    ``latents`` and ``noise`` (B, 4, h, w) fp32, ``timesteps`` (B,) int64; ``tokens`` (V·B, 77) or more (`tokenize`), or
+    ``text`` of V·B captions; ``sizes`` (B, 6) for a base that is told them (`predict`).
     """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     tokens: Tensor | None = None
-    text: Tensor | None = None
+    text: Conditioning | None = None
+    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Words:
-    """Captions ready for the networks, the empty one last: ``tokens`` (N + 1, 77).
+    """Captions ready for the networks, the empty one last: ``tokens`` of N + 1 captions.
 
-    ``states`` (N + 1, 77, D) are the text encoder's, where it is frozen and they can be computed once; else None.
+    ``states`` is what they are encoded to, where the text encoders are frozen and it can be done once; else None.
     """
 
     tokens: Tensor
-    states: Tensor | None
+    states: Conditioning | None
 
     @classmethod
     def of(cls, base: Base, captions: Sequence[str], *, frozen: bool) -> Self:
         """Tokenize the captions; encode them too if the text encoder stays ``frozen``."""
         tokens = tokenize(base, [*captions, ""])
         with torch.no_grad():
-            return cls(tokens, text_states(base, tokens) if frozen else None)
+            if not frozen:
+                return cls(tokens, None)
+            parts = [condition(base, some) for some in torch.split(tokens, TEXTS_AT_ONCE)]
+            return cls(tokens, Conditioning.joined(parts))
 
-    def batch(self, captions: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Batch:
+    def batch(
+        self, captions: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, *, sizes: Tensor | None = None
+    ) -> Batch:
         """A batch on the base's device; ``captions`` (V·B,) are indices, -1 for the empty one."""
         device = self.tokens.device
         index, timesteps = captions.to(device), timesteps.to(device)
         if self.states is not None:
-            return Batch(latents, noise, timesteps, text=self.states[index])
-        return Batch(latents, noise, timesteps, tokens=self.tokens[index])
+            return Batch(latents, noise, timesteps, text=self.states.at(index), sizes=sizes)
+        return Batch(latents, noise, timesteps, tokens=self.tokens[index], sizes=sizes)
+
+
+def sizes_of(base: Base, rows: Sequence[Row]) -> Tensor | None:
+    """What a base is told of the pictures' sizes, (N, 6) fp32 (`predict`); None where its family is told nothing.
+
+    Original: the part of the person's picture that the row shows, before it was scaled. Crop: where that part began, in
+    training pixels. Target: the training picture.
+    """
+    if not base.family.pooled:
+        return None
+    told = []
+    for row in rows:
+        left, top, right, bottom = row.box if row.scale != 1 or any(row.box) else (0, 0, row.width, row.height)
+        offset = (round(top * row.scale), round(left * row.scale))
+        told.append((bottom - top, right - left, *offset, row.height, row.width))
+    return torch.tensor(told, dtype=torch.float32, device=base.device)
 
 
 def noisy(schedule: Schedule, batch: Batch) -> Tensor:
@@ -94,9 +117,10 @@ def sample_losses(base: Base, batch: Batch, *, variants: int) -> Tensor:
     if text is None:
         if batch.tokens is None:
             raise ValueError("a batch needs tokens or text")
-        text = text_states(base, batch.tokens)  # (V·B, 77, D)
+        text = condition(base, batch.tokens)
     x = noisy(base.schedule, batch).to(base.dtype).repeat(variants, 1, 1, 1)  # (V·B, 4, h, w)
-    prediction = base.unet(x, batch.timesteps.repeat(variants), encoder_hidden_states=text, return_dict=False)[0]
+    sizes = None if batch.sizes is None else batch.sizes.repeat(variants, 1)
+    prediction = predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes)
     error = prediction.float() - target(base.schedule, batch).repeat(variants, 1, 1, 1)
     losses: Tensor = error.square().mean(dim=(1, 2, 3)).view(variants, -1)
     return losses
@@ -112,13 +136,15 @@ def variant_losses(base: Base, batch: Batch, *, variants: int, weights: Tensor |
 class FixedNoise:
     """One picture with the timesteps and noises that it is always validated with, whatever the run's seed.
 
-    ``latents``, ``noise`` (T·K, 4, h, w), ``timesteps`` (T·K,): K noises at each of T timesteps; ``tokens`` (1, 77).
+    ``latents``, ``noise`` (T·K, 4, h, w), ``timesteps`` (T·K,): K noises at each of T timesteps; ``tokens`` of one
+    caption; ``sizes`` (T·K, 6) where the base is told them.
     """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     tokens: Tensor
+    sizes: Tensor | None = None
 
     @classmethod
     def of(cls, base: Base, row: Row, moments: Tensor) -> Self:
@@ -127,11 +153,13 @@ class FixedNoise:
         fields = [torch.from_numpy(noise(_fixed_seed(row, k), tuple(mean.shape))[1]) for k in range(FIXED_NOISES)]
         width = len(base.schedule) // FIXED_TIMESTEPS
         timesteps = torch.arange(FIXED_TIMESTEPS, device=mean.device) * width + width // 2
+        sizes = sizes_of(base, [row])
         return cls(
             mean.repeat(FIXED_TIMESTEPS * FIXED_NOISES, 1, 1, 1),
             torch.stack(fields).to(mean.device).repeat(FIXED_TIMESTEPS, 1, 1, 1),
             timesteps.repeat_interleave(FIXED_NOISES),
             tokenize(base, [row.caption]),
+            None if sizes is None else sizes.repeat(FIXED_TIMESTEPS * FIXED_NOISES, 1),
         )
 
 
@@ -144,9 +172,9 @@ def fixed_noise_losses(base: Base, pictures: Sequence[FixedNoise], *, variants: 
     """Each variant's mean loss per timestep over the pictures: V lists of T, low noise first."""
     total = torch.zeros(variants, FIXED_TIMESTEPS, dtype=torch.float64)
     for picture in pictures:
-        text = text_states(base, picture.tokens.repeat(variants, 1))  # (V, 77, D): once, not for every noise
-        text = text.repeat_interleave(len(picture.timesteps), dim=0)
-        batch = Batch(picture.latents, picture.noise, picture.timesteps, text=text)
+        text = condition(base, picture.tokens.repeat(variants, 1))  # of V captions: once, not for every noise
+        text = text.each(len(picture.timesteps))
+        batch = Batch(picture.latents, picture.noise, picture.timesteps, text=text, sizes=picture.sizes)
         losses = sample_losses(base, batch, variants=variants)  # (V, T·K)
         total += losses.view(variants, FIXED_TIMESTEPS, FIXED_NOISES).mean(dim=2).double().cpu()
     means: list[list[float]] = (total / len(pictures)).tolist()

@@ -8,9 +8,8 @@ read: ``<module>.lora_down.weight`` (rank, in[, 1, 1]), ``<module>.lora_up.weigh
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -20,18 +19,11 @@ from torch import Tensor, nn
 
 from vez.base import Base
 from vez.errors import LoraFileError
-from vez.family import Layout
+from vez.family import Layout, Network, Target, kohya_keys
 from vez.store import write_atomic
 
-Network = Literal["unet", "text"]
-_TRANSFORMER = ("proj_in", "proj_out")
-_BLOCK = (
-    *(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")),
-    "ff.net.0.proj",
-    "ff.net.2",
-)
-_TEXT_LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 _HEADER_LIMIT = 16 * 2**20  # bytes; a LoRA of every SDXL module has a header of about one MiB
+SDXL_CODE = "https://github.com/Stability-AI/generative-models"
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 # What else people call a LoRA, by a mark in its tensor names.
 _OTHER_FORMATS = (
@@ -46,6 +38,24 @@ _OTHER_FORMATS = (
     (".lora_linear_layer.", "a LoRA in an old layout of diffusers"),
     ("unet:0:", "a LoRA in cloneofsimo's layout"),
 )
+
+
+__all__ = [
+    "LoraState",
+    "LoraWeights",
+    "Network",
+    "Target",
+    "base_keys",
+    "check_fit",
+    "kohya_keys",
+    "load_kohya",
+    "lora_metadata",
+    "merge",
+    "parent_of",
+    "save_kohya",
+    "to_bytes",
+    "to_diffusers",
+]
 
 
 class LoraWeights(NamedTuple):
@@ -68,45 +78,22 @@ class LoraWeights(NamedTuple):
 LoraState = dict[str, LoraWeights]  # by kohya's module name
 
 
-@dataclass(frozen=True)
-class Target:
-    """A module that a LoRA adapts: in which network, and its path there (diffusers' names; without `text_model.`)."""
-
-    network: Network
-    path: str
-
-
-def kohya_keys(layout: Layout) -> dict[str, Target]:
-    """Every module that kohya's LoRA adapts, by its name in the file; text encoder first, in kohya's order."""
-    keys = {}
-    for i in range(layout.text_layers):
-        for name in _TEXT_LAYER:
-            path = f"encoder.layers.{i}.{name}"
-            keys["lora_te_text_model_" + path.replace(".", "_")] = Target("text", path)
-    blocks = [(f"down_blocks.{i}", n) for i, n in enumerate(layout.down)]
-    blocks += [("mid_block", layout.mid), *((f"up_blocks.{i}", n) for i, n in enumerate(layout.up))]
-    for block, attentions in blocks:
-        for j in range(attentions):
-            inner = [f"transformer_blocks.{d}.{name}" for d in range(layout.depth) for name in _BLOCK]
-            for name in ("proj_in", *inner, "proj_out"):
-                path = f"{block}.attentions.{j}.{name}"
-                keys["lora_unet_" + path.replace(".", "_")] = Target("unet", path)
-    return keys
-
-
 def base_keys(base: Base) -> dict[str, Target]:
-    """`kohya_keys` of a base; the counts that its family promises are held (SD 1.x: 192 and 72)."""
+    """`kohya_keys` of a base; the counts that its family promises are held (SDXL: 722, 72 and 192)."""
     keys = kohya_keys(base.layout)
     unet = sum(target.network == "unet" for target in keys.values())
-    if base.family.unet_modules not in (None, unet) or base.family.text_modules not in (None, len(keys) - unet):
-        raise LoraFileError(f"a {base.family.name} base has {unet} and {len(keys) - unet} modules, against its family")
+    numbers = range(len(base.text_encoders))
+    texts = tuple(sum(t.network == "text" and t.encoder == n for t in keys.values()) for n in numbers)
+    if base.family.unet_modules not in (None, unet) or base.family.text_modules not in (None, texts):
+        raise LoraFileError(f"a {base.family.name} base has {unet} and {texts} modules, against its family")
     return keys
 
 
 def parent_of(base: Base, target: Target) -> tuple[nn.Module, str]:
     """The module that holds the target, and the target's name in it. Raises LoraFileError if the base lacks it."""
-    root, path = (base.unet, target.path) if target.network == "unet" else (base.text_encoder, target.path)
-    if target.network == "text" and hasattr(root, "text_model"):  # transformers < 5 has one level more
+    root = base.unet if target.network == "unet" else base.text_encoders[target.encoder]
+    path = target.path
+    if target.network == "text" and hasattr(root, "text_model"):  # one level more, where there is a projection
         path = f"text_model.{path}"
     parent, _, name = path.rpartition(".")
     try:
@@ -342,14 +329,15 @@ def lora_metadata(
         for tag in filter(None, (part.strip().lower() for part in caption.split(","))):
             frequency[tag] = frequency.get(tag, 0) + 1
     folder = f"1_{trigger}" if trigger else "1_images"
+    version, architecture = base.family.names(base.schedule.prediction_type)
     fields = {
         "network_module": "networks.lora",
         "network_dim": str(rank),
         "network_alpha": f"{alpha:g}",
         "output_name": title,
-        "base_model_version": base.family.version,
+        "base_model_version": version,
         "sd_model_name": Path(base.name).name,
-        "v2": str(base.family.name == "sd2"),
+        "v2": str(version.startswith("sd_v2")),
         "session_id": str(int(session[:8], 16)),
         "num_train_images": str(len(captions)),
         "resolution": f"({resolution}, {resolution})",
@@ -359,8 +347,9 @@ def lora_metadata(
     }
     spec = {
         "sai_model_spec": "1.0.1",
-        "architecture": base.family.architecture,
-        "implementation": "diffusers",
+        "architecture": architecture,
+        # kohya's rule: SDXL's names are those of Stability's own code
+        "implementation": SDXL_CODE if base.family.pooled else "diffusers",
         "title": title,
         "resolution": f"{resolution}x{resolution}",
         "prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[base.schedule.prediction_type],

@@ -160,15 +160,14 @@ def cost_of(base: Path | None) -> Cost:
         text: dict[str, Any] = (
             _SD1_TEXT if base is None else json.loads((base / "text_encoder" / "config.json").read_bytes())
         )
-        layout = layout_of(unet, text)
+        layout = layout_of(unet, [text])
         channels, d = list(unet["block_out_channels"]), int(unet["cross_attention_dim"])
         w, f = int(text["hidden_size"]), int(text["intermediate_size"])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"the base {base} is not a Stable Diffusion folder that can be read ({error})") from error
-    blocks = [*zip(layout.down, channels, strict=True), *zip(layout.up, reversed(channels), strict=True)]
-    widths = [(layout.mid, channels[-1]), *blocks]
-    per_rank = sum(count * (4 * c + layout.depth * (26 * c + 2 * (d + c))) for count, c in widths)
-    return Cost(per_rank, layout.text_layers * (8 * w + 2 * (w + f)), assumed=base is None)
+    found = [(channels[level], depth) for *_, level, depth in layout.transformers()]
+    per_rank = sum(4 * c + depth * (26 * c + 2 * (d + c)) for c, depth in found)
+    return Cost(per_rank, sum(layout.text_layers) * (8 * w + 2 * (w + f)), assumed=base is None)
 
 
 def _count(n: int, what: str) -> str:

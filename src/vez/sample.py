@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from vez import __version__, interop
-from vez.base import Base, decode_latents, encode_text
+from vez.base import Base, Conditioning, decode_latents, encode_text, predict
 from vez.config import Project, Prompt, Sampling
 from vez.errors import ConfigError, LoraFileError, StoreError
 from vez.events import Done, Event, Sampled, Stage
@@ -82,12 +82,15 @@ def moves(
     source = alphas_cumprod[timesteps]
     alpha, sigma = np.sqrt(source), np.sqrt(1 - source)
     alpha_to, sigma_to = np.sqrt(target), np.sqrt(1 - target)
+    if prediction_type == "epsilon" and not alpha.all():
+        raise ConfigError("epsilon says nothing about pure noise: a schedule of zero terminal SNR needs v_prediction")
     p, q = (1 / alpha, -sigma / alpha) if prediction_type == "epsilon" else (alpha, -sigma)
     a = sigma_to / sigma
     first_order = alpha_to - alpha * a  # = -alpha_to·(exp(-h) - 1), h the step in log(alpha/sigma)
     extrapolate = np.zeros(steps)
     if solver == "dpm++2m":
-        half_logsnr = np.log(alpha / sigma)
+        with np.errstate(divide="ignore"):  # a zero terminal SNR's first step: from minus infinity, and of first order
+            half_logsnr = np.log(alpha / sigma)
         for i in range(1, steps - 1):  # the first has no step before it; the last, to sigma 0, is of first order
             r = (half_logsnr[i] - half_logsnr[i - 1]) / (np.log(alpha_to[i] / sigma_to[i]) - half_logsnr[i])
             extrapolate[i] = 0.5 / r
@@ -109,22 +112,31 @@ def noise(seeds: Sequence[int], height: int, width: int) -> Tensor:
 
 @torch.inference_mode()
 def denoise(
-    base: Base, latents: Tensor, *, text: Tensor, negative: Tensor, walk: Sequence[Move], cfg: float, bf16: bool = False
+    base: Base,
+    latents: Tensor,
+    *,
+    text: Conditioning,
+    negative: Conditioning,
+    walk: Sequence[Move],
+    cfg: float,
+    bf16: bool = False,
 ) -> Tensor:
     """Walk from noise (B, 4, h, w) to clean scaled latents (B, 4, h, w) fp32 on the base's device.
 
-    ``text`` and ``negative`` are (B, 77, D). Both are asked in one forward pass; without guidance (cfg = 1) only the
-    text is. ``bf16`` lets the U-Net multiply in bfloat16; the walk itself is always fp32.
+    ``text`` and ``negative`` are of B texts each. Both are asked in one forward pass; without guidance (cfg = 1) only
+    the text is. ``bf16`` lets the U-Net multiply in bfloat16; the walk itself is always fp32. A base that is told sizes
+    is told that the picture was this large and nothing was cut off.
     """
     x = latents.to(base.device, torch.float32)
     guided = cfg != 1
-    states = (torch.cat([negative, text]) if guided else text).to(base.device)
+    asked_for = Conditioning.joined([negative, text]) if guided else text
+    height, width = (side * base.latent_factor for side in x.shape[2:])
+    sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(asked_for), dtype=torch.float32, device=x.device)
     before: Tensor | None = None
     for move in walk:
         asked = torch.cat([x, x]) if guided else x  # (2B, 4, h, w)
         with torch.autocast(base.device.type, torch.bfloat16, enabled=bf16):
-            out: Tensor = base.unet(asked.to(base.dtype), move.timestep, encoder_hidden_states=states).sample
-        out = out.float()
+            out = predict(base, asked, move.timestep, text=asked_for, sizes=sizes).float()
         if guided:
             without, with_text = out.chunk(2)
             out = without + cfg * (with_text - without)
@@ -283,11 +295,12 @@ def _merged(base: Base, arm: str, lora: Path | None) -> tuple[Callable[[], None]
     return interop.merge(base, state), f"{arm}: {body[:12]}"
 
 
-def _encode(base: Base, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Each text's conditioning (77, D), encoded once per arm and always in the same company."""
+def _encode(base: Base, texts: Sequence[str]) -> dict[str, Conditioning]:
+    """Each text's conditioning, encoded once per arm and always in the same company."""
     different = list(dict.fromkeys(texts))
-    states = torch.cat([encode_text(base, different[at : at + 32]) for at in range(0, len(different), 32)])
-    return dict(zip(different, states, strict=True))
+    parts = [encode_text(base, different[at : at + 32]) for at in range(0, len(different), 32)]
+    whole = Conditioning.joined(parts)
+    return {text: whole.at(slice(i, i + 1)) for i, text in enumerate(different)}
 
 
 def _draw(
@@ -295,7 +308,7 @@ def _draw(
     arm: str,
     batch: Sequence[tuple[Prompt, int]],
     *,
-    texts: Mapping[str, Tensor],
+    texts: Mapping[str, Conditioning],
     sampling: Sampling,
     bf16: bool,
 ) -> NDArray[np.uint8]:
@@ -305,8 +318,8 @@ def _draw(
     latents = denoise(
         base,
         noise([i for _, i in batch], side, side),
-        text=torch.stack([texts[prompt.text] for prompt, _ in batch]),
-        negative=torch.stack([texts[sampling.negative]] * len(batch)),
+        text=Conditioning.joined([texts[prompt.text] for prompt, _ in batch]),
+        negative=texts[sampling.negative].each(len(batch)),
         walk=moves(
             schedule.alphas_cumprod.double().cpu().numpy(),
             sampling.steps,

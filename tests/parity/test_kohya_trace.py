@@ -48,7 +48,7 @@ def test_prediction_before_training(sd1_small: Base, attached: lora.LoraSet) -> 
     state, _ = interop.load_kohya(TRACE / "lora_step5.safetensors")
     attached.load_state(0, state)
     with torch.no_grad():
-        assert difference(bases.text_states(sd1_small, inputs["input_ids"]), inputs["text_after"]) < 1e-5
+        assert difference(bases.condition(sd1_small, inputs["input_ids"]).states, inputs["text_after"]) < 1e-5
 
 
 def test_first_gradient(sd1_small: Base, attached: lora.LoraSet) -> None:

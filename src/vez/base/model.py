@@ -1,0 +1,177 @@
+"""A loaded base: its frozen modules and what is known of it; and the types and attention it computes with."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+
+from vez.errors import BaseModelError
+from vez.family import Family, Layout
+from vez.store import file_sha256
+
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The noise schedule: ``alphas_cumprod`` (T,) fp32 falls from nearly 1 to nearly 0 (DDPM; Ho et al. 2020).
+
+    It ends at 0 where the base has a zero terminal SNR (Lin et al. 2023).
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+    prediction_type: Prediction
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is read of a base's files, from whichever layout: networks on the CPU, and what a file says of itself."""
+
+    unet: nn.Module
+    vae: nn.Module
+    text_encoders: tuple[nn.Module, ...]
+    tokenizers: tuple[Any, ...]
+    pads: tuple[int, ...]
+    """The token that fills up a short caption, for each text encoder."""
+    family: Family
+    layout: Layout
+    schedule: Schedule
+    size: int
+    latent_scale: float
+    weights: dict[str, Path]
+    files: tuple[Path, ...]
+    """All that the base's identity depends on."""
+    notes: tuple[str, ...] = ()
+    """What was not plainly written in its files, and how it was decided."""
+
+
+@dataclass(eq=False)
+class Base:
+    """A loaded base: frozen modules in evaluation mode on one device.
+
+    U-Net and text encoders have ``dtype``; the VAE is fp32.
+    """
+
+    name: str
+    path: Path
+    family: Family
+    layout: Layout
+    unet: nn.Module
+    vae: nn.Module
+    text_encoders: tuple[nn.Module, ...]
+    tokenizers: tuple[Any, ...]
+    schedule: Schedule
+    size: int
+    """Side of its own pictures, in pixels."""
+    device: torch.device
+    dtype: torch.dtype
+    latent_scale: float
+    latent_factor: int
+    """Pixels per latent cell along one side."""
+    weights: dict[str, Path]
+    pads: tuple[int, ...] = ()
+    """The token that fills up a short caption, for each text encoder."""
+    files: tuple[Path, ...] = ()
+    """What its identity depends on."""
+    clip_skip: int = 1
+    """Which of the text encoders' layers is read, counted from the end; 1 is the last."""
+    chunks: int = 1
+    """Pieces of 75 tokens that a caption may have."""
+    settings: tuple[str, ...] = ()
+    """What was asked for besides its files, and makes it another base."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The first text encoder; the only one of most bases."""
+        return self.text_encoders[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The first text encoder's tokenizer."""
+        return self.tokenizers[0]
+
+    @property
+    def described(self) -> str:
+        """One line for a person: the family that was found, what the base predicts, and how captions are read."""
+        said = [
+            f"{self.family.title}",
+            f"predicts {'v' if self.schedule.prediction_type == 'v_prediction' else 'epsilon'}",
+            *(["zero terminal SNR"] if float(self.schedule.alphas_cumprod[-1]) == 0 else []),
+            f"{self.size} px",
+            f"{75 * self.chunks} tokens",
+            *([f"clip skip {self.clip_skip}"] if self.clip_skip != self.family.clip_skip else []),
+            *self.notes,
+        ]
+        return f"base {self.name}: {', '.join(said)}"
+
+    @cached_property
+    def sha256(self) -> str:
+        """One SHA-256 of the weights, the tokenizer and the schedule: what an artifact names as its base."""
+        lines = [*(file_sha256(file) for file in self.files), *self.settings]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def vae_sha256(self) -> str:
+        """SHA-256 of the file with the VAE's weights: what cached latents depend on besides the pixels."""
+        return file_sha256(self.weights["vae"])
+
+
+def inner(text_encoder: nn.Module) -> nn.Module:
+    """The transformer of a text encoder: itself, or one level down where there is a projection (transformers 5)."""
+    found = getattr(text_encoder, "text_model", text_encoder)
+    if not isinstance(found, nn.Module):
+        raise BaseModelError(f"a {type(text_encoder).__name__} is no text encoder that vez knows; take another base")
+    return found
+
+
+@contextmanager
+def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
+    """U-Net and text encoders compute in ``dtype`` inside the block; after it they have their own weights back.
+
+    Whole networks are cast, once; autocast would cast every frozen weight anew at every step.
+    """
+    own, networks = base.dtype, (base.unet, *base.text_encoders)
+    kept = [(p, p.data) for network in networks for p in network.parameters() if p.dtype != dtype]
+    try:
+        for parameter, data in kept:
+            parameter.data = data.to(dtype)
+        base.dtype = dtype
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
+        base.dtype = own
+
+
+@contextmanager
+def plain_attention(base: Base) -> Iterator[None]:
+    """Attention in plain products inside the block: the fused one's backward is slow in bfloat16 on a CPU.
+
+    At 64 to 256 tokens it took 1 to 9 times as long, forward and backward together (torch 2.13, AVX-512). Plain
+    attention keeps all its matrices, so it is for small pictures.
+    """
+    unet: Any = base.unet
+    encoders: list[Any] = list(base.text_encoders)
+    processors = dict(unet.attn_processors)
+    implementations = [encoder.config._attn_implementation for encoder in encoders]
+    unet.set_attn_processor(AttnProcessor())
+    for encoder in encoders:
+        encoder.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(processors)
+        for encoder, implementation in zip(encoders, implementations, strict=True):
+            encoder.set_attn_implementation(implementation)
