@@ -160,3 +160,9 @@ def test_write_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         write_atomic(tmp_path / "folder", b"x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "new"]
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".vez").write_text("a file")
+    with pytest.raises(StoreError, match=r"cannot write into .*\.vez.datasets"):
+        make(tmp_path / ".vez" / "datasets" / "v1")

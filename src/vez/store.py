@@ -151,17 +151,20 @@ def making(
     The block writes into ``Making.path``, a sibling ``.<name>.partial`` that is kept on failure, so that a cut stage
     goes on inside it; what a different id had left there is cleared first. A finished artifact already at ``folder`` is
     replaced at the end.
-    Raises StoreError if another process is making it, or if ``folder`` exists and is not an artifact.
+    Raises StoreError if another process is making it, if ``folder`` exists and is not an artifact, or if nothing can be
+    written there.
     """
     id = artifact_id(kind, parents, config, version)
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise StoreError(f"{folder} is in the way: it is not an artifact of vez; move it elsewhere")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise StoreError(f"{folder} is being made by another process; wait for it or stop it") from error
+    except OSError as error:
+        raise StoreError(f"cannot write into {folder.parent}: {error.strerror}") from error
     try:
         partial = folder.with_name(f".{folder.name}.partial")
         resumed = _prepare(partial, id)
