@@ -1,6 +1,7 @@
 """A whole study on a base of a few layers: every stage by the functions that the command line calls."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -325,3 +326,26 @@ def test_the_plan_counts_no_picture_out_twice(tmp_path: Path, random_base_folder
     text = TOML.replace("resolution = 64", f"resolution = 64\nexclude = {twice}", 1)
     (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
     assert {one.pictures for one in study.plan(config.load(tmp_path / "vez.toml"), "small").passes} == {5}
+
+
+def test_a_run_that_goes_wrong_is_said_after_the_others_are_finished(tmp_path: Path, random_base_folder: Path) -> None:
+    config_before = make_project(tmp_path, random_base_folder)
+    text = (tmp_path / "vez.toml").read_text(encoding="utf-8")
+    text = text.replace("rank = 4, alpha = 2", "rank = 4, alpha = 1e30")
+    (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
+    again = subprocess.run(
+        [sys.executable, "-m", "vez", "train", "-c", str(tmp_path / "vez.toml"), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+    )
+    assert again.returncode == 2, again.stderr
+    assert "high-0 stopped at step 1" in again.stderr and "low-0" not in again.stderr
+    runs = study.folder_of(config_before, "small") / "runs"
+    assert (runs / "low-0" / "lora.safetensors").exists() and (runs / "one-0" / "lora.safetensors").exists(), (
+        "a pass later"
+    )
+    assert not (runs / "high-0").exists()
+    page = study.write_report(config.load(tmp_path / "vez.toml"), "small").artifact_path.read_text(encoding="utf-8")
+    assert "did not finish" in page and "stopped at step 1: the norm of the gradient is not finite" in page

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from small import make_dataset
-from vez import checkpoint
 from vez.base import Base, cached_moments
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Words, variant_losses
-from vez.errors import ConfigError, TrainError
+from vez.errors import ConfigError, RunStopped, TrainError
 from vez.events import Done, Event, Note, Saved, Stage, Step, Validated, read
 from vez.interop import load_kohya
 from vez.lora import LoraSpec, attach
 from vez.optim import AdamW
+from vez.soundness import NOTHING
 from vez.store import open_artifact
 from vez.tape import noise, record
 from vez.train import train
@@ -204,14 +204,88 @@ def test_what_is_finished_is_not_trained_again(random_base: Base, tiny_dataset: 
     assert losses(run(random_base, tiny_dataset, tmp_path, steps=3)), "other settings are another run"
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    variants = {"good": variant(), "wild": variant(lr_unet=1e30, clip_grad=0.0)}
-    with pytest.raises(TrainError, match=r"wild-0 is not finite at step \d") as raised:
-        run(random_base, tiny_dataset, tmp_path, steps=8, variants=variants)
-    assert "good" not in str(raised.value).split(" is not finite")[0]
-    assert not (tmp_path / "wild").exists()
-    kept = list(tmp_path.glob(".wild.partial/state-*.safetensors"))
-    assert len(kept) == 1 and checkpoint.latest([tmp_path / ".wild.partial", tmp_path / ".good.partial"]) > 0
+WILD = {
+    "loss": {"lr_unet": 1e30, "clip_grad": 0.0},
+    "gradient": {"alpha": 1e30},  # up is 0 still, so the loss is the base's, and up's gradient is out of fp32
+}
+
+
+@pytest.mark.parametrize(("what", "at"), [("loss", 2), ("gradient", 1)])
+def test_numbers_that_are_not_finite_stop_their_run_alone(
+    what: str, at: int, random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    calm = {"good": variant(), "wild": variant(), "last": variant(caption_dropout=0.5)}
+    run(random_base, tiny_dataset, tmp_path / "calm", steps=5, variants=calm, validate_every=2)
+    stormy = calm | {"wild": variant(**WILD[what])}
+    seen: list[Event] = []
+    into = {name: tmp_path / "stormy" / name for name in stormy}
+    rest = {"seed": 0, "steps": 5, "into": into, "validate_every": 2}
+    with pytest.raises(
+        RunStopped, match=rf"^wild-0 stopped at step {at}: .*{what}.* is not finite \((first|largest) in .*lora_"
+    ):
+        seen.extend(train(random_base, tiny_dataset, stormy, **rest))  # type: ignore[arg-type]
+        raise AssertionError
+    for name in ("good", "last"):
+        assert lora(tmp_path / "stormy", name) == lora(tmp_path / "calm", name), "a neighbour's bits"
+        logs = [without_time(tmp_path / part / name / "events.jsonl") for part in ("stormy", "calm")]
+        assert logs[0] == logs[1]
+    assert not (tmp_path / "stormy" / "wild").exists(), "a stopped run is no artifact"
+    partial = tmp_path / "stormy" / ".wild.partial"
+    *before, said = read(partial / "events.jsonl")
+    assert isinstance(said, Note) and said.step == at and "lower its learning rate" in said.text
+    assert [event.step for event in before if isinstance(event, Step)] == list(range(1, at))
+    state, metadata = load_kohya(partial / f"lora-{at - 1:06d}.safetensors")
+    assert metadata["ss_steps"] == str(at - 1) and all(torch.isfinite(w.up).all() for w in state.values())
+
+
+def test_a_stopped_run_is_known_again(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    """Also when the pass was cut after it stopped; and a repeated call says so without another step."""
+    variants = {"good": variant(), "wild": variant(**WILD["loss"])}
+    with pytest.raises(RunStopped):
+        run(random_base, tiny_dataset, tmp_path / "whole", steps=6, variants=variants)
+    into = {name: tmp_path / "cut" / name for name in variants}
+    cut = train(random_base, tiny_dataset, variants, seed=0, steps=6, into=into, checkpoint_seconds=0.0)
+    for event in cut:
+        if isinstance(event, Step) and event.step == 5:
+            cut.close()
+            break
+    with pytest.raises(RunStopped, match="wild-0 stopped at step 2"):
+        run(random_base, tiny_dataset, tmp_path / "cut", steps=6, variants=variants)
+    assert lora(tmp_path / "cut", "good") == lora(tmp_path / "whole", "good")
+    logs = [without_time(tmp_path / part / ".wild.partial" / "events.jsonl") for part in ("cut", "whole")]
+    assert logs[0] == logs[1]
+    seen = []
+    with pytest.raises(RunStopped, match="wild-0 stopped at step 2"):
+        seen += train(random_base, tiny_dataset, variants, seed=0, steps=6, into=into)
+    assert not any(isinstance(event, Step) for event in seen)
+
+
+def test_a_pass_of_which_nothing_is_left_ends(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match=r"one-0 stopped at step 2.*; two-0 stopped at step 1"):
+        run(
+            random_base,
+            tiny_dataset,
+            tmp_path,
+            steps=500,
+            variants={"one": variant(**WILD["loss"]), "two": variant(**WILD["gradient"])},
+        )
+
+
+def test_a_lora_that_does_nothing_is_said_to(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    variants = {"v1": variant(), "idle": variant(lr_unet=1e-12, lr_text=0.0)}
+    events = run(random_base, tiny_dataset, tmp_path, steps=2, variants=variants)
+    (note,) = [event for event in events if isinstance(event, Note)]
+    assert note.text.startswith("idle-0 does nothing") and note in read(tmp_path / "idle" / "events.jsonl")
+    saved = {event.run: event for event in events if isinstance(event, Saved)}
+    assert saved["idle-0"].change is not None and 0 < saved["idle-0"].change < NOTHING
+    state, _ = load_kohya(tmp_path / "v1" / "lora.safetensors")
+    module = random_base.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
+    delta = state["lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"].delta()
+    assert (
+        saved["v1-0"].change is not None and saved["v1-0"].change >= float(delta.norm() / module.weight.norm()) * 0.99
+    )
+    whole = math.sqrt(sum(float(w.delta().square().sum()) for w in state.values()))
+    assert saved["v1-0"].norm == pytest.approx(whole, rel=1e-3)
 
 
 def test_a_state_of_another_making_is_refused(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:

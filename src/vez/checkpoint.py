@@ -1,16 +1,16 @@
 """What a cut run goes on from: each variant's weights, AdamW moments and step, in its own run's folder.
 
 ``state-<step>.safetensors`` holds ``<buffer>.<part>/<module>`` tensors, fp32, without padding. Variants trained in one
-pass keep one file each; an older file goes only when every variant has the newer, so a kill at any instant leaves a
-step that all of them have.
+pass keep one file each, a variant that stopped too; an older file goes only when every variant has the newer, so a kill
+at any instant leaves a step that all of them have.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -21,10 +21,14 @@ from vez.optim import AdamW
 from vez.store import write_atomic
 
 _NAME = re.compile(r"state-(\d+)\.safetensors")
+_STOPPED = "stopped"  # in a state's header: why its variant learns no more
 
 
-def save(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path]) -> None:
-    """Write every variant's state at the optimizer's step into its folder, then let go of the older ones."""
+def save(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path], stopped: Mapping[int, str] | None = None) -> None:
+    """Write every variant's state at the optimizer's step into its folder, then let go of the older ones.
+
+    ``stopped`` says of variants, by their place, why they learn no more.
+    """
     for v, folder in enumerate(folders):
         tensors = {
             f"{buffer}.{part}/{key}": tensor
@@ -32,7 +36,7 @@ def save(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path]) -> None:
             for key, pair in lora.rows(values, v).items()
             for part, tensor in zip(("down", "up"), pair, strict=True)
         }
-        write_atomic(_file(folder, optimizer.steps), to_bytes(tensors, {}))
+        write_atomic(_file(folder, optimizer.steps), to_bytes(tensors, {_STOPPED: (stopped or {}).get(v, "")}))
     for folder in folders:
         for step in _steps(folder) - {optimizer.steps}:
             _file(folder, step).unlink()
@@ -55,8 +59,25 @@ def restore(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path], *, step: i
                         for part, tensor in zip(("down", "up"), pair, strict=True):
                             tensor.copy_(tensors[f"{buffer}.{part}/{key}"])
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise TrainError(f"{file} cannot be gone on from ({error}); delete it to start the run again") from error
+            raise TrainError(_unreadable(file, error)) from error
     optimizer.steps = step
+
+
+def stopped(folders: Sequence[Path], *, step: int) -> dict[int, str]:
+    """Of the variants that had stopped at a state, why, by their place. Raises TrainError as `restore`."""
+    reasons = {}
+    for v, folder in enumerate(folders):
+        file = _file(folder, step)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                reasons[v] = (opened.metadata() or {}).get(_STOPPED, "")
+        except (OSError, SafetensorError) as error:
+            raise TrainError(_unreadable(file, error)) from error
+    return {v: reason for v, reason in reasons.items() if reason}
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return f"{file} cannot be gone on from ({error}); delete it to start the run again"
 
 
 def clear(folders: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ VezError
 ├── LoraFileError    a LoRA file is damaged, or made for something else
 ├── StoreError       an artifact on disk is missing, damaged, or being made by another process
 ├── TrainError       a run cannot go on
+│   └── RunStopped   some runs of a pass came to numbers that are not finite; the others are finished
 └── MissingExtra     the feature needs a package that is not installed
 """
 
@@ -36,7 +37,11 @@ class StoreError(VezError):
 
 
 class TrainError(VezError):
-    """A run cannot go on (for example, the loss is no longer finite)."""
+    """A run cannot go on."""
+
+
+class RunStopped(TrainError):
+    """Runs whose loss, gradient or weights were no longer finite; raised after the others of the pass are finished."""
 
 
 class MissingExtra(VezError):

@@ -63,11 +63,16 @@ class Validated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A LoRA file was written and read back."""
+    """A LoRA file was written and read back.
+
+    ``norm`` is ‖ΔW‖ of all it adds to its base, ``change`` the largest ‖ΔW‖/‖W‖ of a module; None: not measured.
+    """
 
     run: str
     step: int
     path: Path
+    norm: float | None = None
+    change: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,10 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence for the person."""
+    """A sentence for the person; in a run's log with the ``step`` it was said at."""
 
     text: str
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ _SHAPES: dict[Any, tuple[type, ...]] = {
     float: (int, float),
     Path: (str,),
     int | None: (int, type(None)),
+    float | None: (int, float, type(None)),
 }
 
 

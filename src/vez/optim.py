@@ -5,7 +5,7 @@ gives. A row's two networks are two contiguous stretches, so a learning rate is 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,10 +48,15 @@ class AdamW:
         return torch.stack([square.cpu() for square in squares]).sqrt()
 
     @torch.no_grad()
-    def step(self, rates: Sequence[Rates], norms: Tensor) -> None:
-        """One update of every variant, with gradients of these ``norms`` clipped; then the gradients are zero again."""
+    def step(self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int] = ()) -> None:
+        """One update of every variant, with gradients of these ``norms`` clipped; then the gradients are zero again.
+
+        Variants whose place is in ``stopped`` stay as they are.
+        """
         self.steps += 1
         for v, (rate, norm) in enumerate(zip(rates, norms.tolist(), strict=True)):
+            if v in stopped:
+                continue
             # torch.nn.utils.clip_grad_norm_, which kohya calls
             clip = min(1.0, rate.clip / (norm + 1e-6)) if rate.clip > 0 else 1.0
             for network in self._networks(v):

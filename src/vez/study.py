@@ -17,7 +17,7 @@ from vez import plan as planning
 from vez.config import Config
 from vez.dataset import Dataset, build, read_sources
 from vez.dataset import load as load_dataset
-from vez.errors import ConfigError, StoreError
+from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Step
 from vez.images.wording import visible
 from vez.plan import Plan, named
@@ -121,18 +121,22 @@ def train_runs(
     base: "Base | None" = None,
     datasets: Mapping[str, Path] | None = None,
 ) -> Iterator[Event]:
-    """Train every variant with every seed: variants of one dataset and batch side by side, a pass per seed."""
+    """Train every variant with every seed: variants of one dataset and batch side by side, a pass per seed.
+
+    Raises RunStopped, after all that could be finished is, where runs came to numbers that are not finite.
+    """
     from vez.train import train
 
     study = config.study[name]
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     base = base or _load_base(config, device)
+    stopped: list[str] = []
     for (dataset, batch), variants in planning.groups(study).items():
         frozen = load_dataset(datasets[dataset])
         for seed in study.seeds:
             steps: list[Step] = []
-            for event in train(
+            events = train(
                 base,
                 frozen,
                 {variant: study.variant[variant] for variant in variants},
@@ -144,13 +148,19 @@ def train_runs(
                 precision=study.precision,
                 trigger=config.project.trigger,
                 cache=config.root / ".vez" / "latents",
-            ):
-                if isinstance(event, Step):
-                    steps.append(event)
-                yield event
+            )
+            try:
+                for event in events:
+                    if isinstance(event, Step):
+                        steps.append(event)
+                    yield event
+            except RunStopped as error:
+                stopped.append(str(error))
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
             key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
             _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
+    if stopped:
+        raise RunStopped("; ".join(stopped))
 
 
 def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:

@@ -7,7 +7,7 @@ for, and ``events.jsonl``. A run that is killed goes on from its last state and 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -18,16 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vez import __version__, checkpoint
+from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
-from vez.errors import ConfigError, TrainError
+from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
-from vez.interop import lora_metadata, save_kohya
+from vez.header import header
+from vez.interop import save_kohya
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.optim import AdamW, Rates
+from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
 from vez.tape import Tape, learning_rate_factor, noise, record
 
@@ -40,13 +42,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class _Run:
-    """One variant under way: its settings, the id of its artifact, the folder it writes into, and its log."""
+    """One variant under way: its settings, its artifact's id, the folder it writes into, its log, its file's header."""
 
     name: str
     variant: Variant
     id: str
     folder: Path
     log: EventLog
+    header: dict[str, str]
 
     def record(self, event: Event) -> Event:
         self.log.append(event)
@@ -67,6 +70,8 @@ class _Pass:
     moments: Sequence[Tensor]
     words: Words
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
+    stopped: dict[int, str]
+    """Why a run learns no more, by its place. It stays in the batch: the others' bits do not change with it."""
 
 
 def train(
@@ -100,7 +105,9 @@ def train(
         cache: folder for the latents of pictures seen before; None keeps none.
         checkpoint_seconds: time between states to go on from; 0 makes one at every step.
     Raises:
-        TrainError: a loss that is not finite (the last good weights are kept), or a dataset without pictures.
+        RunStopped: a run came to a loss, a gradient or weights that are not finite. It learned no more from there and
+            is not finished; its last good weights are kept. The others are what they would have been.
+        TrainError: a dataset without pictures, or a state that cannot be gone on from.
         ConfigError: variants that cannot share a pass.
         StoreError: a folder that cannot be written, or that another process writes.
     """
@@ -112,22 +119,36 @@ def train(
     parents = {"base": base.sha256, "dataset": dataset.id}
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
     todo = [name for name in variants if find(into[name], ids[name]) is None]
+    stopped: dict[str, str] = {}
     with ExitStack() as stack:
-        folders = [stack.enter_context(_folder(into[name], parents, configs[name])) for name in todo]
+        folders = [stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo]
         start = checkpoint.latest(folders) if todo else 0
         runs = [
-            _Run(f"{name}-{seed}", variants[name], ids[name], folder, stack.enter_context(_log(folder, start)))
+            _Run(
+                f"{name}-{seed}",
+                variants[name],
+                ids[name],
+                folder,
+                stack.enter_context(_log(folder, start)),
+                header(base, dataset, configs[name], run_id=ids[name]),
+            )
             for name, folder in zip(todo, folders, strict=True)
         ]
-        if runs:
+        before = checkpoint.stopped(folders, step=start) if start else {}
+        stopped |= {runs[v].name: reason for v, reason in before.items()}
+        if len(before) < len(runs):
             stack.enter_context(_computing(base, precision, pixels=dataset.resolution))
             work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(validate_every), cache=cache)
             stack.callback(work.lora.detach)
-            headers = [_header(work, run, seed=seed, trigger=trigger, precision=precision) for run in runs]
             yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
-            yield from _steps(work, start, headers, save_every, validate_every, checkpoint_seconds)
+            work.stopped.update(before)
+            yield from _steps(work, start, save_every, validate_every, checkpoint_seconds)
+            stopped |= {runs[v].name: reason for v, reason in work.stopped.items()}
     for name in variants:
-        yield Done(into[name], ids[name])
+        if f"{name}-{seed}" not in stopped:
+            yield Done(into[name], ids[name])
+    if stopped:
+        raise RunStopped("; ".join(f"{name} {stopped[name]}" for name in sorted(stopped)))
 
 
 def _setting(variant: Variant) -> dict[str, Any]:
@@ -136,10 +157,14 @@ def _setting(variant: Variant) -> dict[str, Any]:
 
 
 @contextmanager
-def _folder(into: Path, parents: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder a run is made in; its state goes when the run is finished, and only then."""
-    with making(into, kind=KIND, parents=parents, config=config, version=VERSION) as made:
+def _folder(
+    into: Path, parents: Mapping[str, str], config: Mapping[str, Any], stopped: Mapping[str, str]
+) -> Iterator[Path]:
+    """The folder a run is made in; its state goes when the run is finished, and only then, which no stopped one is."""
+    with suppress(RunStopped), making(into, kind=KIND, parents=parents, config=config, version=VERSION) as made:
         yield made.path
+        if f"{config['name']}-{config['seed']}" in stopped:
+            raise RunStopped
         checkpoint.clear([made.path])
 
 
@@ -191,13 +216,13 @@ def _prepare(
             "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
             "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
         },
+        {},
     )
 
 
 def _steps(
     work: _Pass,
     start: int,
-    headers: Sequence[dict[str, str]],
     save_every: int | None,
     validate_every: int | None,
     checkpoint_seconds: float,
@@ -212,15 +237,18 @@ def _steps(
     saved_at = monotonic()
     for step in range(start + 1, work.steps + 1):
         yield from _step(work, step)
+        if len(work.stopped) == len(work.runs):
+            checkpoint.save(work.lora, work.optimizer, folders, work.stopped)
+            return
         if validate_every and (step % validate_every == 0 or step == work.steps):
             yield from _validate(work, step=step)
         if step == work.steps:
-            yield from _save(work, headers, name="lora", step=step)
+            yield from _save(work, name="lora", step=step)
         elif save_every and step % save_every == 0:
-            yield from _save(work, headers, name=f"lora-{step:06d}", step=step)
+            yield from _save(work, name=f"lora-{step:06d}", step=step)
         # One at the very end too: a kill between two runs' finishing then costs the second nothing.
         if step == work.steps or monotonic() - saved_at >= checkpoint_seconds:
-            checkpoint.save(work.lora, work.optimizer, folders)
+            checkpoint.save(work.lora, work.optimizer, folders, work.stopped)
             saved_at = monotonic()
 
 
@@ -237,16 +265,17 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
         part.sum().backward()  # type: ignore[no-untyped-call]
         losses += part.detach()
     norms = work.optimizer.norms()
-    _refuse_non_finite(work, losses.cpu(), norms, step=step)
+    yield from _stop_broken(work, losses.cpu(), norms, step=step)
     rates = []
     for variant in variants:
         factor = learning_rate_factor(step - 1, steps=work.steps, warmup=variant.warmup, schedule=variant.schedule)
         unet, text = variant.lr_unet * factor, variant.lr_text * factor
         rates.append(Rates(unet, text, weight_decay=variant.weight_decay, clip=variant.clip_grad))
-    work.optimizer.step(rates, norms)
+    work.optimizer.step(rates, norms, stopped=work.stopped)
     seconds = perf_counter() - began
-    for run, loss, rate, norm in zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True):
-        yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
+    for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
+        if v not in work.stopped:
+            yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
 
 
 def _batches(work: _Pass, step: int) -> Iterator[tuple[Batch, float]]:
@@ -277,17 +306,24 @@ def _batch(work: _Pass, step: int, samples: NDArray[np.intp]) -> Batch:
     )
 
 
-def _refuse_non_finite(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> None:
-    """Stop before a broken update: the weights are still the last good ones, and are kept."""
-    broken = [v for v in range(len(work.runs)) if not math.isfinite(losses[v] + norms[v])]
-    if not broken:
-        return
-    checkpoint.save(work.lora, work.optimizer, [run.folder for run in work.runs])
-    names = ", ".join(work.runs[v].name for v in broken)
-    raise TrainError(
-        f"the loss of {names} is not finite at step {step}; lower its learning rate. "
-        f"The weights after step {step - 1} are kept in {work.runs[broken[0]].folder}"
-    )
+def _stop_broken(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:
+    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept."""
+    for v in range(len(work.runs)):
+        if v not in work.stopped and not math.isfinite(losses[v] + norms[v]):
+            what = "the loss" if not math.isfinite(losses[v]) else "the norm of the gradient"
+            yield from _stop(work, v, what, step=step)
+
+
+def _stop(work: _Pass, v: int, what: str, *, step: int) -> Iterator[Event]:
+    """One run learns no more: its weights after the step before are written as fp32, and the reason is in its log."""
+    run, path = work.runs[v], work.runs[v].folder / f"lora-{step - 1:06d}.safetensors"
+    reason = f"stopped at step {step}: {what} is not finite ({broken_tensor(work.lora, v)})"
+    if finite(work.lora, v):
+        metadata = run.header | {"ss_steps": str(step - 1)}
+        save_kohya(path, work.lora.state(v), metadata=metadata, dtype=torch.float32)  # fp16 may not hold them
+        reason += f"; the weights after step {step - 1} are kept in {run.folder.name}/{path.name}"
+    work.stopped[v] = f"{reason}; lower its learning rate"
+    yield run.record(Note(f"{run.name} {work.stopped[v]}", step))
 
 
 def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
@@ -295,51 +331,25 @@ def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
     for split, pictures in work.validation.items():
         if pictures:
             bands = fixed_noise_losses(work.base, pictures, variants=len(work.runs))  # (V, bands)
-            for run, losses in zip(work.runs, bands, strict=True):
-                yield run.record(Validated(run.name, step, sum(losses) / len(losses), tuple(losses), split))
+            for v, (run, losses) in enumerate(zip(work.runs, bands, strict=True)):
+                if v not in work.stopped:
+                    yield run.record(Validated(run.name, step, sum(losses) / len(losses), tuple(losses), split))
 
 
-def _save(work: _Pass, headers: Sequence[dict[str, str]], *, name: str, step: int) -> Iterator[Event]:
-    for v, (run, header) in enumerate(zip(work.runs, headers, strict=True)):
+def _save(work: _Pass, *, name: str, step: int) -> Iterator[Event]:
+    """Write every run's LoRA, and say how large it is; one whose weights fit no file's fp16 stops here."""
+    sizes = base_norms(work.lora)
+    for v, run in enumerate(work.runs):
+        if v in work.stopped:
+            continue
         path = run.folder / f"{name}.safetensors"
-        save_kohya(path, work.lora.state(v), metadata=header | {"ss_steps": str(step)})
-        yield run.record(Saved(run.name, step, Path(path.name)))
-
-
-def _header(work: _Pass, run: _Run, *, seed: int, trigger: str, precision: str) -> dict[str, str]:
-    """What the LoRA file says of itself."""
-    variant = run.variant
-    settings = {
-        "learning_rate": variant.lr_unet,
-        "unet_lr": variant.lr_unet,
-        "text_encoder_lr": variant.lr_text,
-        "optimizer": f"vez.optim.AdamW(weight_decay={variant.weight_decay})",
-        "lr_scheduler": variant.schedule,
-        "lr_warmup_steps": variant.warmup,
-        "max_grad_norm": variant.clip_grad,
-        "min_snr_gamma": variant.min_snr,
-        "caption_dropout_rate": variant.caption_dropout,
-        "batch_size_per_device": variant.batch,
-        "total_batch_size": variant.batch,
-        "gradient_accumulation_steps": 1,
-        "gradient_checkpointing": False,
-        "max_train_steps": work.steps,
-        "mixed_precision": "no" if precision == "fp32" else precision,
-        "cache_latents": True,
-        "clip_skip": None,
-        "max_token_length": None,
-        "noise_offset": None,
-        "seed": seed,
-        "training_comment": f"vez {__version__}, run {run.id}, dataset {work.dataset.id}, base {work.base.sha256}",
-    }
-    return lora_metadata(
-        work.base,
-        title=run.name,
-        rank=variant.rank,
-        alpha=variant.scale_alpha,
-        trigger=trigger,
-        resolution=work.dataset.resolution,
-        captions=[row.caption for row in work.dataset.train],
-        session=run.id,
-        settings={key: str(value) for key, value in settings.items()},
-    )
+        try:
+            save_kohya(path, work.lora.state(v), metadata=run.header | {"ss_steps": str(step)})
+        except LoraFileError as error:
+            yield from _stop(work, v, f"a weight of the file ({error})", step=step + 1)
+            continue
+        found = size(work.lora, v, base=sizes)
+        yield run.record(Saved(run.name, step, Path(path.name), found.norm, found.change))
+        if step == work.steps and found.does_nothing:
+            change = f"the largest change of a module is {found.change:.1e} of its weight"
+            yield run.record(Note(f"{run.name} does nothing: {change}; raise its learning rate, or its alpha", step))

@@ -1,0 +1,49 @@
+"""What a trained LoRA's file says of itself: kohya's ss_ keys and modelspec's, from the run's configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vez import __version__
+from vez.base import Base
+from vez.config import Variant
+from vez.dataset import Dataset
+from vez.interop import lora_metadata
+
+
+def header(base: Base, dataset: Dataset, config: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
+    """What the LoRA file says of itself; ``config`` is its artifact's."""
+    variant, seed, precision = Variant.model_validate(config["variant"]), config["seed"], config["precision"]
+    settings = {
+        "learning_rate": variant.lr_unet,
+        "unet_lr": variant.lr_unet,
+        "text_encoder_lr": variant.lr_text,
+        "optimizer": f"vez.optim.AdamW(weight_decay={variant.weight_decay})",
+        "lr_scheduler": variant.schedule,
+        "lr_warmup_steps": variant.warmup,
+        "max_grad_norm": variant.clip_grad,
+        "min_snr_gamma": variant.min_snr,
+        "caption_dropout_rate": variant.caption_dropout,
+        "batch_size_per_device": variant.batch,
+        "total_batch_size": variant.batch,
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,
+        "max_train_steps": config["steps"],
+        "mixed_precision": "no" if precision == "fp32" else precision,
+        "cache_latents": True,
+        "clip_skip": None,
+        "max_token_length": None,
+        "noise_offset": None,
+        "seed": seed,
+        "training_comment": f"vez {__version__}, run {run_id}, dataset {dataset.id}, base {base.sha256}",
+    }
+    return lora_metadata(
+        base,
+        title=f"{config['name']}-{seed}",
+        rank=variant.rank,
+        alpha=variant.scale_alpha,
+        trigger=config["trigger"],
+        resolution=dataset.resolution,
+        captions=[row.caption for row in dataset.train],
+        session=run_id,
+        settings={key: str(value) for key, value in settings.items()},
+    )
