@@ -1,0 +1,219 @@
+"""LoRAs and whole models: add LoRAs to a base's weights, take a LoRA out of the difference of two.
+
+A base in diffusers' layout is worked on file by file, without building the model: SD 1.x, SD 2.x and SDXL alike, in the
+precision that its files have.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vez import base as bases
+from vez.errors import BaseModelError, LoraFileError, StoreError
+from vez.family import FAMILIES
+from vez.files.names import PREFIXES, Network, Place, known
+from vez.files.operations import Keep, Kept, factored
+from vez.files.reading import LoraFile, family_of
+from vez.interop import LoraWeights
+
+_STEMS: dict[Network, str] = {"unet": "diffusion_pytorch_model", "text": "model", "text2": "model"}
+_WEIGHTS = (".safetensors", ".ckpt", ".bin", ".msgpack", ".onnx", ".pt")
+_ADAPTED = ("attn1.", "attn2.", "ff.net.", "proj_in", "proj_out", "encoder.layers.")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a LoRA keeps of the difference of two models, and how many tensors differ that it cannot hold."""
+
+    kept: Kept
+    outside: int
+    """Convolutions, norms, biases and embeddings that differ besides."""
+
+
+def merge_into(base: str, loras: Sequence[LoraFile], weights: Sequence[float], out: Path) -> int:
+    """Write the base with Σ weight · delta added as a new folder in diffusers' layout; returns the modules changed.
+
+    Sums are fp32 and rounded once to the type of the base's files. The base is left as it is; ``out`` must not exist,
+    and appears only when it is whole. Raises LoraFileError if a LoRA does not fit, before anything is written.
+    """
+    if out.exists():
+        raise LoraFileError(f"{out} exists; a base is written into a new folder only")
+    folder = _folder(base)
+    files = {network: _file(folder, network) for network in PREFIXES if (folder / PREFIXES[network]).is_dir()}
+    changes: dict[Network, dict[Place, list[tuple[LoraWeights, float]]]] = {network: {} for network in files}
+    for lora, weight in zip(loras, weights, strict=True):
+        for place, module in lora.modules.items():
+            if place.network not in changes:
+                raise LoraFileError(f"this {lora.family} LoRA adapts {PREFIXES[place.network]}, which {base!r} lacks")
+            changes[place.network].setdefault(place, []).append((module, weight))
+    for network, of in changes.items():
+        _check(base, _load(files[network]), of)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        changed = [network for network, of in changes.items() if of]
+        shutil.copytree(
+            folder, partial, ignore=lambda at, names: [n for n in names if _skipped(Path(at, n), folder, changed)]
+        )
+        for network in changed:
+            target = partial / PREFIXES[network] / files[network].name
+            save_file(_changed(_load(files[network]), changes[network]), target, metadata={"format": "pt"})
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sum(len(of) for of in changes.values())
+
+
+def extract(tuned: str, base: str, keep: Keep) -> tuple[LoraFile, Extracted]:
+    """The LoRA that best turns ``base`` into ``tuned``, by SVD of each module's difference; alpha = rank.
+
+    Modules are those that kohya's LoRA adapts (attention, feed-forward, proj_in and proj_out, text encoders). A module
+    that is equal, or differs by no more than the rounding of the coarser of two different types, is left out.
+    Raises LoraFileError for models of different families or without a difference.
+    """
+    if keep == Keep():
+        raise LoraFileError("how large is the LoRA to be? Give --rank, --energy or --sv-ratio")
+    ours, theirs = _folder(tuned), _folder(base)
+    modules: dict[Place, LoraWeights] = {}
+    kept = total = 0.0
+    outside = 0
+    for network in PREFIXES:
+        if not (theirs / PREFIXES[network]).is_dir() and not (ours / PREFIXES[network]).is_dir():
+            continue
+        after, before = _load(_file(ours, network)), _load(_file(theirs, network))
+        before = {_plain(name): tensor for name, tensor in before.items()}
+        for name, new in sorted(after.items()):
+            old = before.get(_plain(name))
+            if old is None or old.shape != new.shape:
+                raise LoraFileError(f"{tuned!r} and {base!r} have different sizes at {name}; they are of two families")
+            delta = new.float() - old.float()
+            if not new.is_floating_point() or float(delta.norm()) <= _rounding(new, old):
+                continue
+            place = known(network, name.removesuffix(".weight"))
+            if place is None or not any(part in place.path for part in _ADAPTED):
+                outside += 1
+                continue
+            if not torch.isfinite(delta).all():
+                raise LoraFileError(f"{name} of {tuned!r} or {base!r} holds values that are not numbers")
+            u, values, v = torch.linalg.svd(delta.flatten(1), full_matrices=False)
+            rank = keep.of(values)
+            modules[place] = factored(u[:, :rank], values[:rank], v[:rank], scale=1.0, like=delta)
+            kept, total = kept + float((values[:rank] ** 2).sum()), total + float((values**2).sum())
+    if not modules:
+        raise LoraFileError(f"{tuned!r} and {base!r} do not differ where a LoRA could hold it")
+    ranks = [weights.rank for weights in modules.values()]
+    lora = LoraFile(modules, {}, family_of(modules, {}), "kohya", torch.float16)
+    return (
+        LoraFile(lora.modules, _metadata(lora, tuned, base), lora.family, lora.layout, lora.dtype),
+        Extracted(Kept(kept / total, (min(ranks), max(ranks))), outside),
+    )
+
+
+def _metadata(lora: LoraFile, tuned: str, base: str) -> dict[str, str]:
+    """The header that kohya's own extraction writes, and what it was made from."""
+    ranks = {weights.rank for weights in lora.modules.values()}
+    dim = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
+    version = {"sdxl": "sdxl_base_v1-0"}.get(lora.family) or FAMILIES[lora.family].version
+    return {
+        "ss_v2": str(lora.family == "sd2"),
+        "ss_base_model_version": version,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": dim,
+        "ss_network_alpha": dim,
+        "ss_network_args": "{}",
+        "ss_training_comment": f"extracted: {Path(tuned).name} - {Path(base).name}",
+    }
+
+
+def _folder(name: str) -> Path:
+    """Where a base in diffusers' layout lies; a hub id is loaded once, which checks it too."""
+    if name == "tiny":
+        return bases.tiny_path()
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise BaseModelError(
+            f"{name} is a single file; write it as a folder first, with diffusers' "
+            "StableDiffusionPipeline.from_single_file(…).save_pretrained(…), and name the folder"
+        )
+    if not path.is_dir():
+        path = bases.load(name, dtype=torch.bfloat16).path
+        return path
+    if not (path / "unet").is_dir() or not (path / "text_encoder").is_dir():
+        raise BaseModelError(
+            f"{path} is not a Stable Diffusion folder in diffusers' layout: it lacks unet/ or text_encoder/"
+        )
+    return path
+
+
+def _file(folder: Path, network: Network) -> Path:
+    """The weights of one network."""
+    stem, inside = _STEMS[network], folder / PREFIXES[network]
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (inside / name).is_file():
+            return inside / name
+    raise BaseModelError(f"{inside} holds no {stem}.safetensors in one piece; vez reads safetensors only")
+
+
+def _skipped(path: Path, folder: Path, changed: Sequence[Network]) -> bool:
+    """Not copied: weights that are written anew, and copies of them in other forms, which would then disagree."""
+    parents = (folder, *(folder / PREFIXES[network] for network in changed))
+    return path.name.startswith(".") or (path.suffix in _WEIGHTS and path.parent in parents)
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise BaseModelError(f"{file} cannot be read ({error}); copy the base again") from error
+    return tensors
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without the level that transformers 5 dropped."""
+    return name.removeprefix("text_model.")
+
+
+def _check(
+    base: str, tensors: Mapping[str, Tensor], changes: Mapping[Place, Sequence[tuple[LoraWeights, float]]]
+) -> None:
+    """Raise LoraFileError unless every module that is to change is there, in the LoRA's size."""
+    sizes = {_plain(name): tensor.shape for name, tensor in tensors.items()}
+    for place, modules in changes.items():
+        size = sizes.get(f"{place.path}.weight")
+        if size is None:
+            raise LoraFileError(f"this LoRA adapts {place.path}, which {base!r} lacks: it is for another family")
+        for weights, _ in modules:
+            have, want = (weights.up.shape[0], weights.down[0].numel()), (size[0], size[1:].numel())
+            if have != want:
+                raise LoraFileError(
+                    f"this LoRA's {place.path} is {have[0]}×{have[1]}, but {base!r} has {want[0]}×{want[1]} there: "
+                    "it is for another base"
+                )
+
+
+def _changed(
+    tensors: dict[str, Tensor], changes: Mapping[Place, Sequence[tuple[LoraWeights, float]]]
+) -> dict[str, Tensor]:
+    names = {_plain(name): name for name in tensors}
+    for place, modules in changes.items():
+        name = names[f"{place.path}.weight"]
+        weight = tensors[name]
+        change = sum((weights.delta() * strength for weights, strength in modules), torch.zeros(()))
+        tensors[name] = (weight.float() + change.view(weight.shape)).to(weight.dtype)
+    return tensors
+
+
+def _rounding(new: Tensor, old: Tensor) -> float:
+    """How far two roundings of the same numbers may lie apart; 0 where both have one type."""
+    if new.dtype == old.dtype or not new.is_floating_point():
+        return 0.0
+    eps = max(torch.finfo(new.dtype).eps, torch.finfo(old.dtype).eps)
+    return eps / 2 * float(old.float().norm())
