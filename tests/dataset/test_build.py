@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from images.photographs import FOLDER, needs_photographs
 from vez import dataset
 from vez.config import Checks, Config, Project
 from vez.config import Dataset as Recipe
@@ -18,7 +19,7 @@ from vez.dataset import Dataset, Row, inspect
 from vez.errors import ConfigError, DataError, StoreError
 from vez.events import Done, Event, Item, Note, Stage
 from vez.images import provenance
-from vez.images.findings import Finding
+from vez.images.findings import Finding, open_errors
 from vez.images.pixels import pixels_sha256
 from vez.store import open_artifact, verify
 
@@ -728,3 +729,24 @@ def test_pictures_of_the_training_size_and_any_shape_are_never_enlarged(tmp_path
     made, events = built(configured(tmp_path, buckets=buckets, resolution=128, crops=crops))
     assert all(row.scale <= 1.05 for row in made.rows)
     assert not any("enlarged" in str(e) for e in events)
+
+
+@needs_photographs
+@pytest.mark.parametrize("subject", ["dog5", "teapot"])
+def test_real_photographs_are_checked_and_built_without_a_false_error(tmp_path: Path, subject: str) -> None:
+    """dog5/03 is 02 mirrored (its authors say so); a teapot is dark and soft, and no mistake."""
+    config = configured(
+        tmp_path,
+        images=str(FOLDER / subject),
+        resolution=512,
+        held_out=1,
+        crops=["full", "upper", "lower"],
+        drop=["unreadable", "exact-duplicate", "near-duplicate"],
+    )
+    assert open_errors(looked_at(config)) == 0
+    made, _ = built(config)
+    assert open_errors(made.findings) == 0
+    assert [one.file for one in made.dropped] == (["03.jpg"] if subject == "dog5" else [])
+    assert len(made.held_out) == 1 and all(row.scale <= 1.05 for row in made.rows)
+    there = {path.name for path in (FOLDER / subject).glob("*.jpg")}
+    assert {row.source for row in made.rows} == there - {one.file for one in made.dropped}
