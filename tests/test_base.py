@@ -193,9 +193,13 @@ def test_a_damaged_file_is_named(copy: Path) -> None:
 
 def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(BaseModelError, match="single file"):
+    with pytest.raises(BaseModelError, match="cut short"):
         bases.load(str(tmp_path / "model.safetensors"))
-    with pytest.raises(BaseModelError, match="no folder"):
-        bases.load("nowhere")
+    (tmp_path / "model.pt").write_bytes(b"x")
+    with pytest.raises(BaseModelError, match="pickle"):
+        bases.load(str(tmp_path / "model.pt"))
+    for name in ("nowhere", "models/nowhere.safetensors"):
+        with pytest.raises(BaseModelError, match="no folder or file"):
+            bases.load(name)
     with pytest.raises(BaseModelError, match="hub"):
         bases.load("nobody/no-such-base")

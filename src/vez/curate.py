@@ -29,6 +29,7 @@ from vez.images.decode import decode
 from vez.images.findings import Finding
 from vez.images.sheet import Block, arrange, block_of
 from vez.images.wording import visible
+from vez.ldm import TOKENIZER
 from vez.store import write_atomic
 
 # What brings torch is imported by the stage that needs it.
@@ -93,7 +94,8 @@ def lint(config: Config, name: str, dataset: Dataset | None = None) -> Generator
     from vez.lint.tokens import tokens_of
 
     dataset = dataset or (yield from built(config, name))
-    folder = config.root / config.project.base
+    base = config.source(config.project.base)
+    tokenizer = config.project.tokenizer or (TOKENIZER if Path(base).is_file() else base)
     into = config.root / ".vez" / "lints" / dataset.path.name
     yield from stage.lint(
         config,
@@ -101,7 +103,7 @@ def lint(config: Config, name: str, dataset: Dataset | None = None) -> Generator
         dataset,
         into=into,
         clip=_clip(config),
-        tokenizer=tokens_of(str(folder) if folder.is_dir() else config.project.base),
+        tokenizer=tokens_of(config.source(tokenizer)),
         cache=config.root / ".vez" / "vectors",
     )
     return stage.load(into)

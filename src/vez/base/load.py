@@ -1,5 +1,6 @@
 """Loading a base: where it lies, its parts from whichever layout, and what was asked for besides."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,13 @@ import torch
 
 from vez.base.folder import HUB_FILES, read_folder
 from vez.base.model import Base, Parts, Prediction
+from vez.base.single import read_single
 from vez.base.source import locate, tiny_path
+from vez.base.vae import read_vae
 from vez.errors import BaseModelError
+
+PIECE = 75
+"""Tokens of a caption that a text encoder reads at a time."""
 
 
 def load(
@@ -16,17 +22,69 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    vae: str | None = None,
+    tokenizer: str | None = None,
     prediction: Prediction | None = None,
+    clip_skip: int | None = None,
+    tokens: int = PIECE,
 ) -> Base:
-    """Load a base, frozen: "tiny", a folder in diffusers' layout, or a hub id. Raises BaseModelError.
+    """Load a base, frozen. Raises BaseModelError.
 
-    ``dtype`` is what U-Net and text encoder compute in: bfloat16 is about twice as fast where the processor knows it.
+    Args:
+        name: "tiny", a folder in diffusers' layout, a hub id, or a single LDM file (.safetensors; .ckpt of weights).
+        device: where it goes.
+        dtype: what U-Net and text encoders compute in: bfloat16 is about twice as fast where the processor knows it.
+        vae: another VAE than the base's own: a folder, a hub id or a file.
+        tokenizer: a folder or hub id with CLIP's tokenizer, which a single file lacks; None: OpenAI's.
+        prediction: what the U-Net predicts, where the base says it wrongly or not at all.
+        clip_skip: the text encoder's layer that is read, counted from the end (kohya's); None: the family's custom.
+        tokens: longest caption, a multiple of 75.
     """
     path = tiny_path() if name == "tiny" else locate(name, what="base", patterns=HUB_FILES)
     if path.is_file():
-        raise BaseModelError(f"{path} is a single file")
-    parts = read_folder(path, dtype=dtype, prediction=prediction)
-    return _base(name, path, parts, torch.device(device), dtype)
+        options: dict[str, Any] = {"prediction": prediction, "tokenizer": tokenizer, "has_vae": vae is None}
+        parts = read_single(path, dtype=dtype, **options)
+    elif tokenizer:
+        raise BaseModelError(f"the base {name!r} has a tokenizer of its own; leave tokenizer out of [project]")
+    else:
+        parts = read_folder(path, dtype=dtype, prediction=prediction)
+    if vae is not None:
+        parts = _with_vae(name, parts, vae)
+    skip = parts.family.clip_skip if clip_skip is None else clip_skip
+    if not 1 <= skip <= min(parts.layout.text_layers):
+        raise BaseModelError(
+            f"clip_skip is {skip}, but the base {name!r} has text encoders of "
+            f"{' and '.join(str(n) for n in parts.layout.text_layers)} layers; take a number from 1 to that"
+        )
+    if tokens < PIECE or tokens % PIECE:
+        raise BaseModelError(f"captions of {tokens} tokens cannot be; take 75, 150 or 225")
+    # Only what differs from the base as it is: ids of artifacts made before such a setting existed stay as they are.
+    settings = [f"clip_skip={skip}"] * (skip != parts.family.clip_skip) + [f"tokens={tokens}"] * (tokens != PIECE)
+    if prediction is not None or path.is_file():  # of a file it can hang on its name, which is not in its hash
+        settings.append(f"predicts={parts.schedule.prediction_type}")
+    base = _base(name, path, parts, torch.device(device), dtype)
+    return replace(base, clip_skip=skip, chunks=tokens // PIECE, settings=tuple(settings))
+
+
+def _with_vae(name: str, parts: Parts, source: str) -> Parts:
+    """The parts with another VAE. Raises BaseModelError where it is of another family."""
+    vae, file, scale = read_vae(source)
+    config: Any = vae.config
+    if scale is not None and abs(scale - parts.latent_scale) > 1e-6:
+        raise BaseModelError(
+            f"the VAE {source!r} scales its latents by {scale}, but the base {name!r} ({parts.family.title}) was "
+            f"trained on ones scaled by {parts.latent_scale}; take a VAE for that family"
+        )
+    if int(config.latent_channels) != 4:
+        raise BaseModelError(f"the VAE {source!r} has {config.latent_channels} latent channels, not 4; take another")
+    files = tuple(f for f in parts.files if f != parts.weights["vae"] or f == parts.weights["unet"])
+    return replace(
+        parts,
+        vae=vae,
+        weights={**parts.weights, "vae": file},
+        files=(*files, file),
+        notes=(*parts.notes, f"VAE {source}"),
+    )
 
 
 def _base(name: str, path: Path, parts: Parts, device: torch.device, dtype: torch.dtype) -> Base:
@@ -49,5 +107,5 @@ def _base(name: str, path: Path, parts: Parts, device: torch.device, dtype: torc
         latent_factor=2 ** (len(vae_config.block_out_channels) - 1),
         weights=parts.weights,
         files=parts.files,
-        clip_skip=parts.family.clip_skip,
+        notes=parts.notes,
     )

@@ -68,6 +68,10 @@ class Config(Table):
     root: Path = Field(default=Path("."), exclude=True)
     """Folder of vez.toml: what its paths are relative to. Not a key of the file."""
 
+    def source(self, name: str) -> str:
+        """A model's name as it can be loaded: a file or folder beside vez.toml with its path, others as they are."""
+        return str(self.root / name) if name != "tiny" and (self.root / name).exists() else name
+
     @model_validator(mode="after")
     def _datasets_exist(self) -> Self:
         for study_name, study in self.study.items():

@@ -64,7 +64,17 @@ class Project(Table):
     """The concept, and the base that is to learn it."""
 
     base: Text
-    """The model trained on: a hub id, a diffusers folder, or "tiny" (the one in the package)."""
+    """The model trained on (SD 1.x, 2.x, XL): a hub id, a diffusers folder, a .safetensors file, or "tiny"."""
+    vae: Text | None = None
+    """Another VAE than the base's: a hub id, a folder or a file (kohya: vae)."""
+    tokenizer: Text | None = None
+    """Folder or hub id with CLIP's tokenizer, which a single file lacks; absent: openai/clip-vit-large-patch14."""
+    prediction: Literal["epsilon", "v"] | None = None
+    """What the base predicts, where it does not say so itself (kohya: v_parameterization)."""
+    clip_skip: int | None = Field(default=None, ge=1)
+    """The text encoder's layer that is read, counted from the end; absent: 1, of SDXL 2 (kohya: clip_skip)."""
+    tokens: Literal[75, 150, 225] = 75
+    """Longest caption and prompt, in tokens; more than 75 are read in pieces (kohya: max_token_length)."""
     trigger: Text
     """The trigger word: a made-up word that calls the concept."""
     noun: Text

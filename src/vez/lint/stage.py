@@ -96,7 +96,7 @@ def _made_with(config: Config, name: str, clip: Clip | None, tokenizer: Tokens) 
     recipe = config.dataset[name]
     lengths = {"steps", "images_seen", "epochs", "repeats"}
     return {
-        "project": config.project.model_dump(include={"trigger", "noun", "describes", "public"}),
+        "project": config.project.model_dump(include={"trigger", "noun", "describes", "public", "tokens"}),
         "role": recipe.role,
         "same_scene": recipe.checks.same_scene,
         "waive": [waiver.model_dump(mode="json") for waiver in recipe.waive],

@@ -18,8 +18,6 @@ from transformers import CLIPTokenizer
 from vez.errors import BaseModelError
 from vez.store import file_sha256
 
-USABLE: Final = 75
-"""Tokens of a caption that the text encoder reads: its 77 without start and end."""
 _WORD_END: Final = "</w>"
 _SINGLES: Final = 512  # the bytes, and the bytes that end a word: every CLIP vocabulary begins with them
 _RARE: Final = 0.95
@@ -92,7 +90,8 @@ def _folder(source: str) -> Path:
             f'there is no folder {source!r}; a base is "tiny", a diffusers folder, or a hub id (owner/name)'
         )
     try:
-        return Path(snapshot_download(source, allow_patterns=["tokenizer/*"])) / "tokenizer"
+        fetched = Path(snapshot_download(source, allow_patterns=["tokenizer/*", *_FILES]))
+        return fetched / "tokenizer" if (fetched / "tokenizer").is_dir() else fetched
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseModelError(

@@ -15,7 +15,7 @@ from vez.config import Project
 from vez.images.findings import Finding
 from vez.lint.alike import clusters, near_copies
 from vez.lint.rules import FEW, finding
-from vez.lint.tokens import USABLE, Tokens, well_formed
+from vez.lint.tokens import Tokens, well_formed
 
 ALIKE: Final = 0.9
 """Jaccard index of two captions' words above which they are near copies."""
@@ -71,7 +71,7 @@ def read(captions: Sequence[Caption], project: Project, tokens: Tokens, *, role:
     pattern = trigger_pattern(project.trigger)
     spans = tokens.spans([caption.text for caption in written])
     for caption, places in zip(written, spans, strict=True):
-        found += _length(caption, places)
+        found += _length(caption, places, project.tokens)
         found += _loop(caption, pattern)
         if role == "class":
             found += _trigger_in_class(caption, project, pattern)
@@ -101,14 +101,14 @@ def _said(caption: Caption) -> str:
     return caption.text if caption.crop == "full" else f"{caption.crop} crop: {caption.text}"
 
 
-def _length(caption: Caption, places: Sequence[tuple[int, int]]) -> Iterator[Finding]:
-    if len(places) <= USABLE:
+def _length(caption: Caption, places: Sequence[tuple[int, int]], usable: int) -> Iterator[Finding]:
+    if len(places) <= usable:
         return
-    cut = places[USABLE][0]
+    cut = places[usable][0]
     while 0 < cut < len(caption.text) and caption.text[cut - 1].isalnum() and caption.text[cut].isalnum():
         cut -= 1  # a word that is cut inside is lost as a word
     value = f"{len(places)} tokens" + ("" if caption.crop == "full" else f" ({caption.crop} crop)")
-    yield finding("caption-long", caption.file, value, f"{USABLE} tokens", lost=f"“{caption.text[cut:].strip()}”")
+    yield finding("caption-long", caption.file, value, f"{usable} tokens", lost=f"“{caption.text[cut:].strip()}”")
 
 
 def _loop(caption: Caption, trigger: re.Pattern[str]) -> Iterator[Finding]:
@@ -148,8 +148,8 @@ def _trigger(
         most = "once before the caption and once in it"
         yield finding("trigger-twice", caption.file, f"{len(hits)} times, {how}{_said(caption)}", most)
     before = sum(start < hits[0].end() for start, _ in places)
-    if before > USABLE:
-        yield finding("trigger-cut", caption.file, f"ends at token {before}", USABLE)
+    if before > project.tokens:
+        yield finding("trigger-cut", caption.file, f"ends at token {before}", project.tokens)
 
 
 def _trigger_in_class(caption: Caption, project: Project, pattern: re.Pattern[str]) -> Iterator[Finding]:

@@ -1,0 +1,247 @@
+"""A base, or a VAE, from one file: its weights under diffusers' and transformers' names, in modules of their own."""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from vez import ldm
+from vez.base.folder import read_tokenizer
+from vez.base.model import Parts, Prediction
+from vez.base.schedule import STABLE_DIFFUSION, schedule_of
+from vez.base.source import locate
+from vez.errors import BaseModelError
+from vez.family import Family, family_of, layout_of
+
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json")
+_OPEN_CLIP_PAD = 0  # "!": what OpenCLIP's captions are filled up with
+_V = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An opened file: the shapes of its tensors, its metadata, and how one is read."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+    get: Callable[[str], Tensor]
+
+
+def open_weights(path: Path) -> Weights:
+    """Open a .safetensors, or a .ckpt that holds weights and nothing that would run. Raises BaseModelError."""
+    if path.suffix.lower() == ".ckpt":
+        return _open_pickle(path)
+    shapes, metadata = ldm.header_of(path)
+    try:
+        opened = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise BaseModelError(f"{path} is damaged ({error}); download it again") from error
+    return Weights(path, shapes, metadata, opened.get_tensor)
+
+
+def _open_pickle(path: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's word on old pickle protocols is nobody's to act on
+            read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise BaseModelError(
+            f"{path} holds more than weights, and reading it would run its code; take the .safetensors file of the "
+            "same model instead"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BaseModelError(f"{path} cannot be read ({first}); download it again") from error
+    state = read.get("state_dict", read) if isinstance(read, dict) else {}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return Weights(path, {name: tuple(value.shape) for name, value in tensors.items()}, {}, tensors.__getitem__)
+
+
+def read_single(
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    prediction: Prediction | None = None,
+    tokenizer: str | None = None,
+    has_vae: bool = True,
+) -> Parts:
+    """The parts of a single-file checkpoint. ``has_vae`` False: the VAE comes from elsewhere. Raises BaseModelError."""
+    file = open_weights(path)
+    found = ldm.contents_of(file.shapes, name=str(path))
+    configs = [config for _, config in found.texts]
+    layout = layout_of(found.unet, configs)
+    family = family_of(found.unet, configs, layout)
+    predicted, said = _prediction(file, prediction, sd2=found.texts[0][0] == ldm.OPEN_CLIP)
+    zero = "ztsnr" in file.shapes
+    schedule = schedule_of(STABLE_DIFFUSION | {"rescale_betas_zero_snr": zero}, prediction=predicted)
+    words, vocabulary = _tokenizer(tokenizer)
+    if found.vae is None and has_vae:
+        raise BaseModelError(f"{path} holds no VAE; name one as vae in [project] (a file, a folder or a hub id)")
+    return Parts(
+        unet=_unet(file, found.unet, dtype),
+        vae=vae_of(file, found.vae, ldm.VAE) if found.vae and has_vae else nn.Identity(),
+        text_encoders=tuple(
+            _text(file, prefix, config, words, dtype, projected=n == 1)
+            for n, (prefix, config) in enumerate(found.texts)
+        ),
+        tokenizers=(words,) * len(found.texts),
+        pads=tuple(
+            _OPEN_CLIP_PAD if prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL) else int(words.eos_token_id)
+            for prefix, _ in found.texts
+        ),
+        family=family,
+        layout=layout,
+        schedule=schedule,
+        size=_size(file, family, predicted),
+        latent_scale=family.latent_scale,
+        weights={"unet": path, "vae": path, "text_encoder": path},
+        files=(path, vocabulary),
+        notes=(said,) if said else (),
+    )
+
+
+def _prediction(file: Weights, asked: Prediction | None, *, sd2: bool) -> tuple[Prediction, str]:
+    """What the U-Net predicts, and, where the file does not plainly say so, how that was found.
+
+    Raises BaseModelError for an SD 2.x file that gives no sign: both kinds were published in the same shapes.
+    """
+    if asked:
+        return asked, "as [project] prediction says"
+    written = file.metadata.get("modelspec.prediction_type", "").lower()
+    if written:
+        if written not in _V:
+            raise BaseModelError(
+                f"{file.path} predicts {written[:40]!r} by its metadata; vez knows epsilon and v. If that is a "
+                "mistake, set prediction in [project]"
+            )
+        return ("v_prediction" if _V[written] == "v_prediction" else "epsilon"), "as the file's metadata says"
+    if "v_pred" in file.shapes:
+        return "v_prediction", "as the file's v_pred mark says"
+    if not sd2:
+        return "epsilon", ""
+    name = file.path.stem.lower()
+    for mark, predicts in (("768", "v_prediction"), ("-v-", "v_prediction"), ("512", "epsilon"), ("base", "epsilon")):
+        if mark in name:
+            word: Prediction = "v_prediction" if predicts == "v_prediction" else "epsilon"
+            return word, f'guessed from "{mark}" in the file\'s name: set prediction in [project] if it is wrong'
+    raise BaseModelError(
+        f"{file.path} is an SD 2.x checkpoint that does not say whether it predicts epsilon (the 512 base) or v (the "
+        '768 model); set prediction = "epsilon" or prediction = "v" in [project]'
+    )
+
+
+def _size(file: Weights, family: Family, predicted: Prediction) -> int:
+    """Side of the base's own pictures: as its metadata says, else as its family was trained."""
+    side = file.metadata.get("modelspec.resolution", "").partition("x")[0]
+    if side.isdecimal() and 64 <= int(side) <= 4096 and int(side) % 8 == 0:
+        return int(side)
+    return 768 if family.name == "sd2" and predicted == "v_prediction" else family.size
+
+
+def _tokenizer(source: str | None) -> tuple[Any, Path]:
+    """The tokenizer that a single file lacks, and its vocabulary's file."""
+    try:
+        folder = locate(source or ldm.TOKENIZER, what="tokenizer", patterns=_TOKENIZER_FILES)
+    except BaseModelError as error:
+        if source:
+            raise
+        raise BaseModelError(
+            f"a single file holds no tokenizer, and CLIP's ({ldm.TOKENIZER}) is not to be had; set tokenizer in "
+            "[project] to a folder with its vocab.json and merges.txt, such as the tokenizer folder of any diffusers "
+            "Stable Diffusion"
+        ) from error
+    if (folder / "tokenizer").is_dir():
+        folder = folder / "tokenizer"
+    return read_tokenizer(folder), next(f for f in (folder / "vocab.json", folder / "tokenizer.json") if f.is_file())
+
+
+def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
+    names = {}
+    for name in file.shapes:
+        if name.startswith(ldm.UNET):
+            other = ldm.unet_name(name.removeprefix(ldm.UNET), layers=config["layers_per_block"])
+            if other is not None:
+                names[other] = name
+    tensors = {other: file.get(name) for other, name in names.items()}
+    return build(lambda: UNet2DConditionModel(**config), tensors, dtype, what=f"the U-Net in {file.path}")
+
+
+def vae_of(file: Weights, config: dict[str, Any], prefix: str) -> nn.Module:
+    """The VAE under a prefix of a file, fp32. Its 1×1 convolutions of attention become linear layers."""
+    levels = len(config["block_out_channels"])
+    tensors = {}
+    for name in file.shapes:
+        other = ldm.vae_name(name.removeprefix(prefix), levels=levels) if name.startswith(prefix) else None
+        if other is not None:
+            value = file.get(name)
+            tensors[other] = value[:, :, 0, 0] if ".attentions." in other and value.dim() == 4 else value
+    return build(lambda: AutoencoderKL(**config), tensors, torch.float32, what=f"the VAE in {file.path}")
+
+
+def _text(
+    file: Weights, prefix: str, config: dict[str, Any], words: Any, dtype: torch.dtype, *, projected: bool
+) -> nn.Module:
+    """One text encoder; OpenCLIP's fused q‖k‖v are taken apart and its projection is turned."""
+    if len(words) > config["vocab_size"]:
+        raise BaseModelError(
+            f"the tokenizer knows {len(words)} tokens, but the text encoder in {file.path} only "
+            f"{config['vocab_size']}; set tokenizer in [project] to the one it was trained with"
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in file.shapes:
+        if not name.startswith(prefix):
+            continue
+        short = name.removeprefix(prefix)
+        if prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL):
+            others = ldm.open_clip_names(short)
+        else:
+            others = (other,) if (other := ldm.clip_name(short)) else ()
+        if others:
+            value = file.get(name)
+            pieces = (
+                value.chunk(len(others)) if len(others) > 1 else (value.T if short == "text_projection" else value,)
+            )
+            tensors |= dict(zip(others, pieces, strict=True))
+    layers = int(config["num_hidden_layers"])
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(f"encoder.layers.{layers}.")}
+    if not projected:
+        tensors.pop("text_projection.weight", None)
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    settings = CLIPTextConfig(**config, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id)
+    return build(lambda: kind(settings), tensors, dtype, what=f"the text encoder in {file.path}")
+
+
+def build(make: Callable[[], Any], tensors: Mapping[str, Tensor], dtype: torch.dtype, *, what: str) -> nn.Module:
+    """A module with these weights, frozen, on the CPU; no weight is made up and none is left over. BaseModelError."""
+    empty: AbstractContextManager[Any] = init_empty_weights(include_buffers=False)
+    with empty:
+        module: nn.Module = make()
+    wanted = module.state_dict()
+    own = {name: name.removeprefix("text_model.") for name in wanted}  # some have one level more
+    missing = [name for name, short in own.items() if short not in tensors]
+    left = sorted(set(tensors) - set(own.values()))
+    if missing or left:
+        odd = missing or left
+        verb = "lacks" if missing else "has beyond its build"
+        raise BaseModelError(f"{what} {verb} {odd[0]!r} and {len(odd) - 1} more weights; download the file again")
+    for name, short in own.items():
+        if tensors[short].shape != wanted[name].shape:
+            raise BaseModelError(
+                f"{what}: {short} has the shape {tuple(tensors[short].shape)}, not {tuple(wanted[name].shape)}; "
+                "it is of a kind that vez does not know"
+            )
+    state = {name: tensors[short].to(dtype).contiguous() for name, short in own.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
