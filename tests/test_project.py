@@ -21,7 +21,7 @@ def test_the_file_is_read_back_with_the_words(tmp_path: Path) -> None:
     path = create(tmp_path / "new", images=None, **WORDS)
     loaded = config.load(path)
     words = {key: WORDS[key] for key in ("base", "trigger", "noun", "describes")}
-    assert loaded.project.model_dump() == {**words, "public": False}
+    assert loaded.project.model_dump(exclude_defaults=True) == words
     assert loaded.dataset["v1"].resolution == 64
     assert list(loaded.study["first"].variant) == ["rank8", "rank32"]
     assert (tmp_path / "new" / "images").is_dir()

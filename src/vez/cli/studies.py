@@ -34,8 +34,8 @@ def demo(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The new project's folder.")],
-    trigger: Annotated[str, typer.Option(help="The made-up word that will call the concept.")],
-    noun: Annotated[str, typer.Option(help='What kind of thing it is: "folk costume".')],
+    trigger: Annotated[str | None, typer.Option(help="The made-up word that will call the concept.")] = None,
+    noun: Annotated[str | None, typer.Option(help='What kind of thing it is: "folk costume".')] = None,
     describes: Annotated[
         str | None, typer.Option(help="The concept in words that CLIP knows; absent: the noun.")
     ] = None,
@@ -43,16 +43,34 @@ def init(
         Path | None, typer.Option(help="Folder of pictures; absent: FOLDER/images, to be filled.")
     ] = None,
     base: Annotated[
-        str, typer.Option(help='A hub id, a diffusers folder, or "tiny".')
-    ] = "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    resolution: Annotated[int, typer.Option(help="Side of the training pictures, in pixels.")] = 512,
+        str | None, typer.Option(help='A hub id, a folder, a .safetensors file, or "tiny"; absent: SD 1.5.')
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the training pictures, in pixels; absent: 512.")
+    ] = None,
+    from_kohya: Annotated[
+        Path | None,
+        typer.Option(help="kohya's training config, dataset config, the GUI's JSON, or a LoRA: say the same in vez."),
+    ] = None,
 ) -> None:
-    """Write a vez.toml with comments."""
-    from vez.project import create
+    """Write a vez.toml with comments; with --from-kohya, one that says what kohya's file says."""
+    from vez import project
 
-    path = create(
-        folder, trigger=trigger, noun=noun, describes=describes or noun, images=images, base=base, resolution=resolution
-    )
+    if from_kohya is not None:
+        made = project.create_from_kohya(
+            folder, from_kohya, trigger=trigger, noun=noun, describes=describes, images=images, base=base,
+            resolution=resolution,
+        )  # fmt: skip
+        typer.echo(made.as_text())
+        path = made.path
+    else:
+        for option, word in (("--trigger", trigger), ("--noun", noun)):
+            if word is None:
+                raise typer.BadParameter("it is needed, unless --from-kohya tells it", param_hint=option)
+        path = project.create(
+            folder, trigger=trigger or "", noun=noun or "", describes=describes or noun or "", images=images,
+            base=base or project.BASE, resolution=resolution or project.RESOLUTION,
+        )  # fmt: skip
     typer.echo(f"Wrote {path}. Next: vez build -c {shlex.quote(str(path))}")
 
 
