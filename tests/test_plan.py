@@ -46,7 +46,7 @@ def test_rank_64_of_sd1_is_exactly_72_mib(thesis: Config) -> None:
 
 
 def test_variants_of_one_dataset_and_batch_train_in_one_pass(thesis: Config) -> None:
-    assert groups(thesis.study["thesis"]) == {("v1", 1): ("v1",), ("v2", 8): ("v2", "v3", "v4")}
+    assert groups(thesis.study["thesis"]) == {("v1", 1, 1): ("v1",), ("v2", 8, 1): ("v2", "v3", "v4")}
 
 
 def test_steps_hold_the_pictures_seen(thesis: Config) -> None:

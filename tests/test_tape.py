@@ -1,10 +1,12 @@
 """The tape: per sample seen, whatever the batch, the length, or where it was cut."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,3 +94,35 @@ def test_learning_rates_are_those_of_diffusers(ours: str, theirs: str, warmup: i
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch would like optimizer.step() in between
             schedule.step()
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40])
+@pytest.mark.parametrize("warmup", [0, 3, 0.25])
+@pytest.mark.parametrize(
+    ("schedule", "extra"),
+    [
+        ("constant", {}),
+        ("linear", {}),
+        ("cosine", {}),
+        ("cosine_with_restarts", {"cycles": 3}),
+        ("polynomial", {"power": 2.0}),
+        ("polynomial", {}),
+    ],
+)
+def test_schedules_are_those_of_diffusers(schedule: Any, extra: dict[str, Any], warmup: float, steps: int) -> None:
+    lr = 3e-3
+    ahead = round(warmup * steps) if 0 < warmup < 1 else int(warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    theirs = get_scheduler(
+        "constant_with_warmup" if schedule == "constant" else schedule,
+        optimizer,
+        num_warmup_steps=ahead,
+        num_training_steps=steps,
+        num_cycles=extra.get("cycles", 1),
+        power=extra.get("power", 1.0),
+    )
+    for step in range(steps):
+        mine = lr * learning_rate_factor(step, steps=steps, warmup=warmup, schedule=schedule, lr=lr, **extra)
+        assert mine == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-15), step
+        optimizer.step()
+        theirs.step()

@@ -1,4 +1,4 @@
-"""What a cut run goes on from: each variant's weights, AdamW moments and step, in its own run's folder.
+"""What a cut run goes on from: each variant's weights, optimizer and step, in its own run's folder.
 
 ``state-<step>.safetensors`` holds ``<buffer>.<part>/<module>`` tensors, fp32, without padding. Variants trained in one
 pass keep one file each, a variant that stopped too; an older file goes only when every variant has the newer, so a kill
@@ -12,33 +12,34 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
-from torch import Tensor
 
 from vez.errors import TrainError
 from vez.interop import to_bytes
-from vez.lora import LoraSet
-from vez.optim import AdamW
+from vez.learner import Learner
 from vez.store import write_atomic
 
 _NAME = re.compile(r"state-(\d+)\.safetensors")
 _STOPPED = "stopped"  # in a state's header: why its variant learns no more
+_OPTIMIZER = "optimizer"  # there too: what a foreign optimizer remembers besides tensors
 
 
-def save(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path], stopped: Mapping[int, str] | None = None) -> None:
+def save(learner: Learner, folders: Sequence[Path], stopped: Mapping[int, str] | None = None) -> None:
     """Write every variant's state at the optimizer's step into its folder, then let go of the older ones.
 
     ``stopped`` says of variants, by their place, why they learn no more.
     """
     for v, folder in enumerate(folders):
-        tensors = {
+        tensors, text = learner.extra(v)
+        tensors |= {
             f"{buffer}.{part}/{key}": tensor
-            for buffer, values in _buffers(lora, optimizer).items()
-            for key, pair in lora.rows(values, v).items()
+            for buffer, values in learner.buffers(v).items()
+            for key, pair in learner.lora.rows(values, v).items()
             for part, tensor in zip(("down", "up"), pair, strict=True)
         }
-        write_atomic(_file(folder, optimizer.steps), to_bytes(tensors, {_STOPPED: (stopped or {}).get(v, "")}))
+        header = {_STOPPED: (stopped or {}).get(v, ""), _OPTIMIZER: text}
+        write_atomic(_file(folder, learner.steps), to_bytes(tensors, header))
     for folder in folders:
-        for step in _steps(folder) - {optimizer.steps}:
+        for step in _steps(folder) - {learner.steps}:
             _file(folder, step).unlink()
 
 
@@ -47,20 +48,20 @@ def latest(folders: Sequence[Path]) -> int:
     return max(set.intersection(*(_steps(folder) | {0} for folder in folders)))
 
 
-def restore(lora: LoraSet, optimizer: AdamW, folders: Sequence[Path], *, step: int) -> None:
-    """Put weights, moments and step back as `save` found them. Raises TrainError for a file that is no such state."""
+def restore(learner: Learner, folders: Sequence[Path], *, step: int) -> None:
+    """Put all back as `save` found it. Raises TrainError for a file that is no such state."""
     for v, folder in enumerate(folders):
         file = _file(folder, step)
         try:
             tensors = load_tensors(file.read_bytes())
             with torch.no_grad():
-                for buffer, values in _buffers(lora, optimizer).items():
-                    for key, pair in lora.rows(values, v).items():
+                for buffer, values in learner.buffers(v).items():
+                    for key, pair in learner.lora.rows(values, v).items():
                         for part, tensor in zip(("down", "up"), pair, strict=True):
                             tensor.copy_(tensors[f"{buffer}.{part}/{key}"])
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            learner.load_extra(v, tensors, _header(file).get(_OPTIMIZER, ""), steps=step)
+        except (OSError, SafetensorError, KeyError, RuntimeError, TrainError) as error:
             raise TrainError(_unreadable(file, error)) from error
-    optimizer.steps = step
 
 
 def stopped(folders: Sequence[Path], *, step: int) -> dict[int, str]:
@@ -69,11 +70,15 @@ def stopped(folders: Sequence[Path], *, step: int) -> dict[int, str]:
     for v, folder in enumerate(folders):
         file = _file(folder, step)
         try:
-            with safe_open(file, framework="pt") as opened:
-                reasons[v] = (opened.metadata() or {}).get(_STOPPED, "")
+            reasons[v] = _header(file).get(_STOPPED, "")
         except (OSError, SafetensorError) as error:
             raise TrainError(_unreadable(file, error)) from error
     return {v: reason for v, reason in reasons.items() if reason}
+
+
+def _header(file: Path) -> dict[str, str]:
+    with safe_open(file, framework="pt") as opened:
+        return dict(opened.metadata() or {})
 
 
 def _unreadable(file: Path, error: Exception) -> str:
@@ -85,10 +90,6 @@ def clear(folders: Sequence[Path]) -> None:
     for folder in folders:
         for step in _steps(folder):
             _file(folder, step).unlink()
-
-
-def _buffers(lora: LoraSet, optimizer: AdamW) -> dict[str, Tensor]:
-    return {"params": lora.params, "first": optimizer.first, "second": optimizer.second}
 
 
 def _file(folder: Path, step: int) -> Path:

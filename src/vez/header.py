@@ -7,25 +7,28 @@ from vez import __version__
 from vez.base import Base
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.foreign import SHORT
 from vez.interop import lora_metadata
 
 
-def header(base: Base, dataset: Dataset, config: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
-    """What the LoRA file says of itself; ``config`` is its artifact's."""
-    variant, seed, precision = Variant.model_validate(config["variant"]), config["seed"], config["precision"]
+def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
+    """What the LoRA file of a variant says of itself; ``config`` is its artifact's."""
+    seed, precision = config["seed"], config["precision"]
+    arguments = {"weight_decay": variant.weight_decay, **variant.optimizer_args}
     settings = {
         "learning_rate": variant.lr_unet,
         "unet_lr": variant.lr_unet,
         "text_encoder_lr": variant.lr_text,
-        "optimizer": f"vez.optim.AdamW(weight_decay={variant.weight_decay})",
+        "optimizer": f"{_optimizer(variant)}({','.join(f'{key}={value}' for key, value in arguments.items())})",
         "lr_scheduler": variant.schedule,
         "lr_warmup_steps": variant.warmup,
         "max_grad_norm": variant.clip_grad,
         "min_snr_gamma": variant.min_snr,
         "caption_dropout_rate": variant.caption_dropout,
         "batch_size_per_device": variant.batch,
-        "total_batch_size": variant.batch,
-        "gradient_accumulation_steps": 1,
+        "total_batch_size": variant.per_step,
+        "gradient_accumulation_steps": variant.accumulate,
+        "scale_weight_norms": variant.scale_weight_norms,
         "gradient_checkpointing": False,
         "max_train_steps": config["steps"],
         "mixed_precision": "no" if precision == "fp32" else precision,
@@ -46,4 +49,13 @@ def header(base: Base, dataset: Dataset, config: Mapping[str, Any], *, run_id: s
         captions=[row.caption for row in dataset.train],
         session=run_id,
         settings={key: str(value) for key, value in settings.items()},
+    )
+
+
+def _optimizer(variant: Variant) -> str:
+    """As kohya says it: module and class."""
+    return (
+        "vez.optim.AdamW"
+        if variant.optimizer == "adamw"
+        else ".".join(SHORT.get(variant.optimizer, (variant.optimizer,)))
     )

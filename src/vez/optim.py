@@ -5,7 +5,7 @@ gives. A row's two networks are two contiguous stretches, so a learning rate is 
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,26 @@ _PIECE = 2**15
 
 @dataclass(frozen=True)
 class Rates:
-    """One variant's settings for one step. ``clip`` is the largest gradient norm; 0 clips nothing."""
+    """One variant's settings for one step.
+
+    ``clip`` is the largest gradient norm; 0 clips nothing. ``plus`` is the learning rate of up over that of down.
+    """
 
     unet: float
     text: float
     weight_decay: float = 0.01
     clip: float = 1.0
+    plus: float = 1.0
+    betas: tuple[float, float] = BETAS
+    eps: float = EPS
+
+    def of(self, network: Network, up: bool = False) -> float:
+        """The learning rate of a network's downs, or ups."""
+        return (self.unet if network == "unet" else self.text) * (self.plus if up else 1.0)
+
+    def clipping(self, norm: float) -> float:
+        """What gradients of this norm are multiplied by: torch.nn.utils.clip_grad_norm_, which kohya calls."""
+        return min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
 
 
 class AdamW:
@@ -57,26 +71,34 @@ class AdamW:
         for v, (rate, norm) in enumerate(zip(rates, norms.tolist(), strict=True)):
             if v in stopped:
                 continue
-            # torch.nn.utils.clip_grad_norm_, which kohya calls
-            clip = min(1.0, rate.clip / (norm + 1e-6)) if rate.clip > 0 else 1.0
-            for network in self._networks(v):
-                lr = rate.unet if network == "unet" else rate.text
-                self._update(v, network, lr=lr, weight_decay=rate.weight_decay, clip=clip)
+            for columns, lr in self._stretches(v, rate):
+                self._update(v, columns, lr=lr, rate=rate, clip=rate.clipping(norm))
         self.lora.grads.zero_()
 
-    def _update(self, variant: int, network: Network, *, lr: float, weight_decay: float, clip: float) -> None:
+    def _stretches(self, variant: int, rate: Rates) -> Iterator[tuple[slice, float]]:
+        """Columns that share a learning rate: whole networks, or every down and up where theirs differ (LoRA+)."""
+        if rate.plus == 1:
+            yield from ((self.lora.columns[n], rate.of(n)) for n in self._networks(variant))
+            return
+        for segment in self.lora.segments:
+            if self.lora.trains(variant, segment.network):
+                yield segment.down, rate.of(segment.network)
+                yield segment.up, rate.of(segment.network, up=True)
+
+    def _update(self, variant: int, columns: slice, *, lr: float, rate: Rates, clip: float) -> None:
         buffers = (self.lora.params.detach(), self.lora.grads, self.first, self.second)
-        stretches = [self._part(buffer, variant, network) for buffer in buffers]
+        stretches = [buffer[variant, columns] for buffer in buffers]
         piece = _PIECE if stretches[0].device.type == "cpu" else max(1, len(stretches[0]))
-        correction = 1 - BETAS[0] ** self.steps
-        root = math.sqrt(1 - BETAS[1] ** self.steps)
+        (beta1, beta2), weight_decay = rate.betas, rate.weight_decay
+        correction = 1 - beta1**self.steps
+        root = math.sqrt(1 - beta2**self.steps)
         for weight, grad, first, second in zip(*(torch.split(s, piece) for s in stretches), strict=True):
             if clip < 1:
                 grad.mul_(clip)
             weight.mul_(1 - lr * weight_decay)
-            first.lerp_(grad, 1 - BETAS[0])
-            second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-            weight.addcdiv_(first, (second.sqrt() / root).add_(EPS), value=-lr / correction)
+            first.lerp_(grad, 1 - beta1)
+            second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            weight.addcdiv_(first, (second.sqrt() / root).add_(rate.eps), value=-lr / correction)
 
     def _networks(self, variant: int) -> list[Network]:
         networks: list[Network] = ["text", "unet"]

@@ -43,6 +43,7 @@ class Pass:
     dataset: str
     pictures: int
     batch: int
+    """Pictures per step: batch × accumulate."""
     variants: tuple[str, ...]
     steps: int
     seconds: float | None
@@ -102,10 +103,11 @@ def plan(
     """
     study = config.study[name]
     passes = []
-    for (dataset, batch), names in groups(study).items():
+    for (dataset, batch, accumulate), names in groups(study).items():
         steps = study.steps_of(study.variant[names[0]], pictures[dataset])
-        rate = rates.get(rate_key(config, name, dataset, batch=batch, variants=len(names), device=device))
-        passes.append(Pass(dataset, pictures[dataset], batch, names, steps, None if rate is None else rate * steps))
+        rate = rates.get(rate_key(config, name, dataset, batch=batch * accumulate, variants=len(names), device=device))
+        seconds = None if rate is None else rate * steps
+        passes.append(Pass(dataset, pictures[dataset], batch * accumulate, names, steps, seconds))
     arms = 1 + len(study.variant) * len(study.seeds)
     lengths = (f"{study.steps} steps each", f"{study.images_seen} pictures seen each", f"{study.epochs} epochs each")
     given = (study.steps, study.images_seen, study.epochs)
@@ -120,11 +122,11 @@ def plan(
     )
 
 
-def groups(study: Study) -> dict[tuple[str, int], tuple[str, ...]]:
-    """Variants by (dataset, batch): what shares both shares every step of the tape, and trains in one pass."""
-    found: dict[tuple[str, int], tuple[str, ...]] = {}
+def groups(study: Study) -> dict[tuple[str, int, int], tuple[str, ...]]:
+    """Variants by (dataset, batch, accumulate): what shares them shares the tape's steps, and trains in one pass."""
+    found: dict[tuple[str, int, int], tuple[str, ...]] = {}
     for name, variant in study.variant.items():
-        key = (variant.dataset, variant.batch)
+        key = (variant.dataset, variant.batch, variant.accumulate)
         found[key] = (*found.get(key, ()), name)
     return found
 

@@ -132,7 +132,7 @@ def train_runs(
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     base = base or _load_base(config, device)
     stopped: list[str] = []
-    for (dataset, batch), variants in planning.groups(study).items():
+    for (dataset, batch, accumulate), variants in planning.groups(study).items():
         frozen = load_dataset(datasets[dataset])
         for seed in study.seeds:
             steps: list[Step] = []
@@ -144,6 +144,7 @@ def train_runs(
                 steps=study.steps_of(study.variant[variants[0]], len(frozen.train)),
                 into={variant: _run_folder(config, name, variant, seed) for variant in variants},
                 save_every=study.save_every,
+                keep=study.keep,
                 validate_every=study.validate_every,
                 precision=study.precision,
                 trigger=config.project.trigger,
@@ -157,7 +158,9 @@ def train_runs(
             except RunStopped as error:
                 stopped.append(str(error))
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
-            key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
+            key = planning.rate_key(
+                config, name, dataset, batch=batch * accumulate, variants=side, device=base.device.type
+            )
             _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
     if stopped:
         raise RunStopped("; ".join(stopped))

@@ -65,10 +65,25 @@ def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(seed)).standard_normal((2, *shape), dtype=np.float32)
 
 
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+POLYNOMIAL_END = 1e-7  # the learning rate that a polynomial schedule falls to, as in diffusers
+
+
 def learning_rate_factor(
-    step: int, *, steps: int, warmup: int, schedule: Literal["constant", "cosine", "linear"]
+    step: int,
+    *,
+    steps: int,
+    warmup: float,
+    schedule: Schedule,
+    cycles: int = 1,
+    power: float = 1.0,
+    lr: float = 1.0,
 ) -> float:
-    """The multiple of the learning rates at ``step`` (0-based), as diffusers.optimization schedules them."""
+    """The multiple of the learning rate ``lr`` at ``step`` (0-based), as diffusers.optimization schedules it.
+
+    ``warmup`` is in steps, or below 1 a share of ``steps``. ``cycles`` are those of the cosine with restarts.
+    """
+    warmup = round(warmup * steps) if 0 < warmup < 1 else int(warmup)
     if step < warmup:
         return step / max(1, warmup)
     if schedule == "constant":
@@ -76,4 +91,9 @@ def learning_rate_factor(
     progress = (step - warmup) / max(1, steps - warmup)
     if schedule == "linear":
         return max(0.0, 1.0 - progress)
+    if schedule == "polynomial":
+        end = min(1.0, POLYNOMIAL_END / lr) if lr > 0 else 0.0
+        return float((1.0 - end) * max(0.0, 1.0 - progress) ** power + end)
+    if schedule == "cosine_with_restarts":
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (cycles * progress % 1.0)))) if progress < 1 else 0.0
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

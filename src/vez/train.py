@@ -27,11 +27,11 @@ from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
 from vez.interop import save_kohya
+from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
-from vez.optim import AdamW, Rates
 from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
-from vez.tape import Tape, learning_rate_factor, noise, record
+from vez.tape import Tape, noise, record
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
@@ -64,7 +64,7 @@ class _Pass:
     dataset: Dataset
     runs: Sequence[_Run]
     lora: LoraSet
-    optimizer: AdamW
+    learner: Learner
     tape: Tape
     steps: int
     moments: Sequence[Tensor]
@@ -83,6 +83,7 @@ def train(
     steps: int,
     into: Mapping[str, Path],
     save_every: int | None = None,
+    keep: int | None = None,
     validate_every: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     trigger: str = "",
@@ -99,6 +100,7 @@ def train(
         steps: optimizer steps of each.
         into: each variant's run folder.
         save_every: steps between LoRA files besides the last one.
+        keep: how many of those stay, the newest; None keeps all.
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
         trigger: the trigger word, for the file's header.
@@ -111,10 +113,10 @@ def train(
         ConfigError: variants that cannot share a pass.
         StoreError: a folder that cannot be written, or that another process writes.
     """
-    if len({variant.batch for variant in variants.values()}) != 1 or variants.keys() != into.keys():
+    if len({(v.batch, v.accumulate) for v in variants.values()}) != 1 or variants.keys() != into.keys():
         raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
-    shared |= {"save_every": save_every, "validate_every": validate_every}
+    shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
     configs = {name: {"name": name, "variant": _setting(v), **shared} for name, v in variants.items()}
     parents = {"base": base.sha256, "dataset": dataset.id}
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
@@ -130,7 +132,7 @@ def train(
                 ids[name],
                 folder,
                 stack.enter_context(_log(folder, start)),
-                header(base, dataset, configs[name], run_id=ids[name]),
+                header(base, dataset, variants[name], configs[name], run_id=ids[name]),
             )
             for name, folder in zip(todo, folders, strict=True)
         ]
@@ -142,7 +144,7 @@ def train(
             stack.callback(work.lora.detach)
             yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
             work.stopped.update(before)
-            yield from _steps(work, start, save_every, validate_every, checkpoint_seconds)
+            yield from _steps(work, start, save_every, keep, validate_every, checkpoint_seconds)
             stopped |= {runs[v].name: reason for v, reason in work.stopped.items()}
     for name in variants:
         if f"{name}-{seed}" not in stopped:
@@ -153,7 +155,7 @@ def train(
 
 def _setting(variant: Variant) -> dict[str, Any]:
     """A variant as the manifest keeps it: with its alpha, given or not."""
-    return variant.model_dump() | {"alpha": variant.scale_alpha}
+    return variant.model_dump() | {"alpha": float(variant.rank) if variant.alpha is None else variant.alpha}
 
 
 @contextmanager
@@ -188,7 +190,9 @@ def _prepare(
     base: Base, dataset: Dataset, runs: Sequence[_Run], *, seed: int, steps: int, validate: bool, cache: Path | None
 ) -> _Pass:
     """Encode pictures and captions, write the tape, attach the LoRAs."""
-    tape = record(len(dataset.train), seed=seed, steps=steps, batch=runs[0].variant.batch, timesteps=len(base.schedule))
+    tape = record(
+        len(dataset.train), seed=seed, steps=steps, batch=runs[0].variant.per_step, timesteps=len(base.schedule)
+    )
     specs = [
         LoraSpec(r.variant.rank, r.variant.scale_alpha, unet=r.variant.lr_unet > 0, text=r.variant.lr_text > 0)
         for r in runs
@@ -207,7 +211,7 @@ def _prepare(
         dataset,
         runs,
         lora := attach(base, specs, seed=seed),
-        AdamW(lora),
+        Learner(lora, [run.variant for run in runs]),
         tape,
         steps,
         [known[row.sha256] for row in dataset.train],
@@ -224,13 +228,14 @@ def _steps(
     work: _Pass,
     start: int,
     save_every: int | None,
+    keep: int | None,
     validate_every: int | None,
     checkpoint_seconds: float,
 ) -> Iterator[Event]:
     """The loop. A state is written after everything else of its step, so a resumed log has no gap and nothing twice."""
     folders = [run.folder for run in work.runs]
     if start:
-        checkpoint.restore(work.lora, work.optimizer, folders, step=start)
+        checkpoint.restore(work.learner, folders, step=start)
         yield Note(f"goes on after step {start}")
     elif validate_every:
         yield from _validate(work, step=0)
@@ -238,17 +243,19 @@ def _steps(
     for step in range(start + 1, work.steps + 1):
         yield from _step(work, step)
         if len(work.stopped) == len(work.runs):
-            checkpoint.save(work.lora, work.optimizer, folders, work.stopped)
+            checkpoint.save(work.learner, folders, work.stopped)
             return
         if validate_every and (step % validate_every == 0 or step == work.steps):
-            yield from _validate(work, step=step)
-        if step == work.steps:
-            yield from _save(work, name="lora", step=step)
-        elif save_every and step % save_every == 0:
-            yield from _save(work, name=f"lora-{step:06d}", step=step)
+            with work.learner.as_saved():
+                yield from _validate(work, step=step)
+        last = step == work.steps
+        if last or (save_every and step % save_every == 0):
+            with work.learner.as_saved():
+                yield from _save(work, name="lora" if last else f"lora-{step:06d}", step=step)
+            _forget(work, keep, step=step)
         # One at the very end too: a kill between two runs' finishing then costs the second nothing.
         if step == work.steps or monotonic() - saved_at >= checkpoint_seconds:
-            checkpoint.save(work.lora, work.optimizer, folders, work.stopped)
+            checkpoint.save(work.learner, folders, work.stopped)
             saved_at = monotonic()
 
 
@@ -264,14 +271,11 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
         part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
         part.sum().backward()  # type: ignore[no-untyped-call]
         losses += part.detach()
-    norms = work.optimizer.norms()
+    norms = work.learner.norms()
     yield from _stop_broken(work, losses.cpu(), norms, step=step)
-    rates = []
-    for variant in variants:
-        factor = learning_rate_factor(step - 1, steps=work.steps, warmup=variant.warmup, schedule=variant.schedule)
-        unet, text = variant.lr_unet * factor, variant.lr_text * factor
-        rates.append(Rates(unet, text, weight_decay=variant.weight_decay, clip=variant.clip_grad))
-    work.optimizer.step(rates, norms, stopped=work.stopped)
+    rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
+    for v, where in work.learner.step(rates, norms, stopped=work.stopped).items():
+        yield from _stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
     seconds = perf_counter() - began
     for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
         if v not in work.stopped:
@@ -279,13 +283,18 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
 
 
 def _batches(work: _Pass, step: int) -> Iterator[tuple[Batch, float]]:
-    """The samples that the tape has for a step, and their share of its loss: all in one batch, or, where pictures
-    differ in shape, one batch for each shape. So a step is what the tape says, whatever the buckets."""
+    """The samples that the tape has for a step, by batches of one shape, and each batch's share of the step's loss.
+
+    So a step is what the tape says, whatever the buckets, and as many batches as a variant accumulates.
+    """
     images = work.tape.image[step - 1]
     shapes = [tuple(work.moments[i].shape) for i in images]
     for shape in dict.fromkeys(shapes):
-        samples = np.array([n for n, other in enumerate(shapes) if other == shape])
-        yield _batch(work, step, samples), len(samples) / len(shapes)
+        alike = [n for n, other in enumerate(shapes) if other == shape]
+        size = work.runs[0].variant.batch
+        for start in range(0, len(alike), size):
+            samples = np.array(alike[start : start + size])
+            yield _batch(work, step, samples), len(samples) / len(shapes)
 
 
 def _batch(work: _Pass, step: int, samples: NDArray[np.intp]) -> Batch:
@@ -311,13 +320,13 @@ def _stop_broken(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> It
     for v in range(len(work.runs)):
         if v not in work.stopped and not math.isfinite(losses[v] + norms[v]):
             what = "the loss" if not math.isfinite(losses[v]) else "the norm of the gradient"
-            yield from _stop(work, v, what, step=step)
+            yield from _stop(work, v, what, step=step, where=broken_tensor(work.lora, v))
 
 
-def _stop(work: _Pass, v: int, what: str, *, step: int) -> Iterator[Event]:
+def _stop(work: _Pass, v: int, what: str, *, step: int, where: str) -> Iterator[Event]:
     """One run learns no more: its weights after the step before are written as fp32, and the reason is in its log."""
     run, path = work.runs[v], work.runs[v].folder / f"lora-{step - 1:06d}.safetensors"
-    reason = f"stopped at step {step}: {what} is not finite ({broken_tensor(work.lora, v)})"
+    reason = f"stopped at step {step}: {what} is not finite ({where})"
     if finite(work.lora, v):
         metadata = run.header | {"ss_steps": str(step - 1)}
         save_kohya(path, work.lora.state(v), metadata=metadata, dtype=torch.float32)  # fp16 may not hold them
@@ -336,6 +345,14 @@ def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
                     yield run.record(Validated(run.name, step, sum(losses) / len(losses), tuple(losses), split))
 
 
+def _forget(work: _Pass, keep: int | None, *, step: int) -> None:
+    """Delete the runs' files of steps but the ``keep`` newest; what a cut run made later is made again."""
+    for run in work.runs:
+        files = sorted(f for f in run.folder.glob("lora-*.safetensors") if f.stem <= f"lora-{step:06d}")
+        for file in files[: -keep if keep else 0]:
+            file.unlink()
+
+
 def _save(work: _Pass, *, name: str, step: int) -> Iterator[Event]:
     """Write every run's LoRA, and say how large it is; one whose weights fit no file's fp16 stops here."""
     sizes = base_norms(work.lora)
@@ -346,7 +363,7 @@ def _save(work: _Pass, *, name: str, step: int) -> Iterator[Event]:
         try:
             save_kohya(path, work.lora.state(v), metadata=run.header | {"ss_steps": str(step)})
         except LoraFileError as error:
-            yield from _stop(work, v, f"a weight of the file ({error})", step=step + 1)
+            yield from _stop(work, v, "a weight as fp16", step=step + 1, where=str(error))
             continue
         found = size(work.lora, v, base=sizes)
         yield run.record(Saved(run.name, step, Path(path.name), found.norm, found.change))

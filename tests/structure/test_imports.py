@@ -23,6 +23,8 @@ MAY_IMPORT_HEAVY = {
     "lora.py",
     "optim.py",
     "soundness.py",
+    "foreign.py",
+    "learner.py",
     "denoise.py",
     "checkpoint.py",
     "interop.py",

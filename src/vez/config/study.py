@@ -1,5 +1,6 @@
 """The tables that say what is trained, drawn and compared: variants, prompts, sampling, studies."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +14,9 @@ class Variant(Table):
     dataset: Name
     """The dataset it learns from."""
     batch: int = Field(default=1, ge=1)
-    """Pictures per optimizer step."""
+    """Pictures that go through the networks at once (kohya: train_batch_size)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients make one step, which sees batch × accumulate pictures (gradient_accumulation_steps)."""
     rank: int = Field(default=32, ge=1, le=1024)
     """Rank of the LoRA (kohya: network_dim)."""
     alpha: float | None = Field(default=None, gt=0)
@@ -24,10 +27,26 @@ class Variant(Table):
     """Learning rate of the text encoder's LoRA; 0 leaves the text encoder alone."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay."""
-    warmup: int = Field(default=0, ge=0)
-    """Steps over which the learning rates rise from 0."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """What the learning rates do after the warm-up: stay, or fall to 0 along a cosine or a line."""
+    optimizer: str = Field(default="adamw", pattern=r"^(adamw|adamw8bit|prodigy|schedulefree|\w+(\.\w+)+)$")
+    """adamw, adamw8bit, prodigy, schedulefree, or the dotted name of a torch.optim.Optimizer (optimizer_type)."""
+    optimizer_args: dict[str, Any] = Field(default_factory=dict)
+    """What it is given besides learning rate and weight decay, as betas = [0.9, 0.99] (kohya: optimizer_args)."""
+    lora_plus: float | None = Field(default=None, gt=0)
+    """LoRA+: learning rate of up over that of down (kohya: loraplus_lr_ratio); absent: they are the same."""
+    warmup: int | float = Field(default=0, ge=0)
+    """Steps over which the learning rates rise from 0, or below 1 their share of all (lr_warmup_steps)."""
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = "constant"
+    """What the learning rates do after the warm-up: stay, or fall (kohya: lr_scheduler)."""
+    cycles: int = Field(default=1, ge=1)
+    """Falls of the schedule cosine_with_restarts (kohya: lr_scheduler_num_cycles)."""
+    power: float = Field(default=1.0, gt=0)
+    """Power of the schedule polynomial (kohya: lr_scheduler_power)."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is what is validated and saved; absent: none."""
+    scale_weight_norms: float | None = Field(default=None, gt=0)
+    """Largest norm that a module's LoRA may add to its weight (kohya: scale_weight_norms); absent: any."""
+    rslora: bool = False
+    """Scale alpha/√rank instead of alpha/rank, so that it does not fall with the rank."""
     clip_grad: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 clips nothing."""
     min_snr: float | None = Field(default=None, gt=0)
@@ -41,10 +60,47 @@ class Variant(Table):
             raise ValueError("lr_unet and lr_text are both 0, so nothing would be trained; set one of them")
         return self
 
+    @model_validator(mode="after")
+    def _optimizer_is_one(self) -> Self:
+        for key in ("lr", "weight_decay"):
+            if key in self.optimizer_args:
+                instead = "lr_unet and lr_text" if key == "lr" else key
+                raise ValueError(f"optimizer_args holds {key}; set {instead} of the variant")
+        unknown = sorted(set(self.optimizer_args) - {"betas", "eps"}) if self.optimizer == "adamw" else []
+        if unknown:
+            raise ValueError(f"adamw takes betas and eps in optimizer_args, not {unknown[0]}")
+        betas = self.optimizer_args.get("betas", [0.9, 0.999])
+        if not isinstance(betas, list) or not all(isinstance(b, float) and 0 <= b < 1 for b in betas) or len(betas) < 2:
+            raise ValueError(f"betas are numbers from 0 to below 1, as [0.9, 0.999], not {betas}")
+        rates = {self.lr_unet, self.lr_text} - {0.0}
+        if self.optimizer == "prodigy" and (len(rates) > 1 or self.lora_plus not in (None, 1.0)):
+            raise ValueError("prodigy finds one learning rate for all; set lr_unet = lr_text = 1 and no lora_plus")
+        if self.optimizer == "schedulefree" and self.ema is not None:
+            raise ValueError("schedulefree averages the weights already; leave ema out")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_is_steps_or_share(self) -> Self:
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"warmup = {self.warmup} is neither steps nor a share below 1")
+        return self
+
+    @property
+    def per_step(self) -> int:
+        """Pictures that one step sees."""
+        return self.batch * self.accumulate
+
     @property
     def scale_alpha(self) -> float:
-        """Alpha, or the rank where none is given."""
-        return float(self.rank) if self.alpha is None else self.alpha
+        """The alpha that the LoRA is trained and saved with: as given, or the rank; for rsLoRA, times √rank.
+
+        The last is rounded to 8 significant bits, which bf16, fp16 and fp32 all hold: every reader gets the same scale.
+        """
+        alpha = float(self.rank) if self.alpha is None else self.alpha
+        if not self.rslora:
+            return alpha
+        mantissa, exponent = math.frexp(alpha * math.sqrt(self.rank))
+        return math.ldexp(round(mantissa * 256), exponent - 8)
 
 
 class Sampling(Table):
@@ -122,7 +178,7 @@ class Study(Table):
     steps: int | None = Field(default=None, ge=1)
     """Length of a run in optimizer steps."""
     images_seen: int | None = Field(default=None, ge=1)
-    """Length of a run in pictures shown: steps = images_seen ÷ batch, so variants of any batch see equally many."""
+    """Length of a run in pictures shown: steps = images_seen ÷ pictures per step, so all see equally many."""
     epochs: int | None = Field(default=None, ge=1)
     """Length of a run in passes over the dataset (each picture `repeats` times)."""
     repeats: int = Field(default=1, ge=1)
@@ -130,7 +186,9 @@ class Study(Table):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Training seeds; each variant is trained once per seed."""
     save_every: int | None = Field(default=None, ge=1)
-    """Steps between saved checkpoints; absent: only the last is kept."""
+    """Steps between saved LoRA files; absent: only the last is kept (kohya: save_every_n_steps)."""
+    keep: int | None = Field(default=None, ge=1)
+    """How many of those files stay, the newest, besides the last one; absent: all."""
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between losses on the held-out pictures; absent: none."""
     variant: dict[Name, Variant] = Field(min_length=1)
@@ -184,4 +242,4 @@ class Study(Table):
         if self.steps is not None:
             return self.steps
         shown = self.images_seen if self.images_seen is not None else (self.epochs or 0) * self.repeats * pictures
-        return max(1, -(-shown // variant.batch))
+        return max(1, -(-shown // variant.per_step))
