@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ldm_files import KINDS, make_small, save_folder
 from small import SIZE, make_dataset
 from small_words import make_tokenizer
 from vez import base as bases
@@ -108,6 +109,14 @@ def fingerprint(base: Base) -> dict[str, float]:
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small random base of each family ("sd1", "sd2", "sdxl") in diffusers' layout; not to be changed."""
+    at = tmp_path_factory.mktemp("families")
+    tokenizer = make_tokenizer(at / "tokenizer")
+    return {kind: save_folder(make_small(kind, words=len(tokenizer)), at / kind, tokenizer) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")

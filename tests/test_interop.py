@@ -288,7 +288,7 @@ def test_a_lora_for_another_base_changes_nothing(random_base: Base, state: LoraS
     with pytest.raises(LoraFileError, match="for another base"):
         merge(random_base, wide)
     with pytest.raises(LoraFileError, match="for another family"):
-        merge(random_base, state | {"lora_unet_input_blocks_4_1_proj_in": state[key]})
+        merge(random_base, state | {"lora_unet_down_blocks_9_attentions_0_proj_in": state[key]})
 
 
 def test_the_header_says_what_a_reader_shows(random_base: Base) -> None:

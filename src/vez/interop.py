@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from vez.base import Base
 from vez.errors import LoraFileError
-from vez.family import Layout, Network, Target, kohya_keys
+from vez.family import FAMILIES, Layout, Network, Target, kohya_keys
 from vez.store import write_atomic
 
 _HEADER_LIMIT = 16 * 2**20  # bytes; a LoRA of every SDXL module has a header of about one MiB
 SDXL_CODE = "https://github.com/Stability-AI/generative-models"
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
+# Names that only an SDXL LoRA has in kohya's layout.
+_XL_MARKS = ("lora_te2_", "lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_")
 # What else people call a LoRA, by a mark in its tensor names.
 _OTHER_FORMATS = (
     ("model.diffusion_model.", "a whole checkpoint, not a LoRA"),
@@ -53,6 +55,7 @@ __all__ = [
     "merge",
     "parent_of",
     "save_kohya",
+    "title_of",
     "to_bytes",
     "to_diffusers",
 ]
@@ -176,8 +179,10 @@ def load_kohya(path: Path) -> tuple[LoraState, dict[str, str]]:
         module, _, part = name.partition(".")
         if part not in _PARTS or not module.startswith("lora_"):
             raise LoraFileError(f"{path} holds {name[:80]!r}, which is not in kohya's LoRA layout; convert it first")
+        modules.setdefault(module, {})[part] = tensor
+    if not any(module.startswith(_XL_MARKS) for module in modules):
         # kohya's SDXL name, which some tools also write for the one text encoder of SD 1.x
-        modules.setdefault(module.replace("lora_te1_", "lora_te_", 1), {})[part] = tensor
+        modules = {module.replace("lora_te1_", "lora_te_", 1): parts for module, parts in modules.items()}
     if not modules:
         raise LoraFileError(f"{path} holds no LoRA weights; take another file")
     return {module: module_weights(path, module, parts) for module, parts in modules.items()}, metadata
@@ -233,18 +238,46 @@ def _sizes(*tensors: Tensor) -> str:
     return " and ".join("×".join(str(n) for n in tensor.shape) for tensor in tensors)
 
 
-def check_fit(base: Base, state: LoraState) -> None:
-    """Raise LoraFileError unless every module of the LoRA exists in the base with its width."""
+def title_of(state: LoraState) -> str:
+    """The family that a LoRA is for, as people call it, by its names and widths; empty where they do not tell."""
+    if any(key.startswith(_XL_MARKS) for key in state):
+        return FAMILIES["sdxl"].title
+    for family in FAMILIES.values():
+        width = sum(family.text_widths or ())
+        read = ("attn2_to_k", "attn2_to_v")  # the modules that take the text as it comes
+        if width and any(key.endswith(read) and w.down.shape[1] == width for key, w in state.items()):
+            return family.title
+    return ""
+
+
+def check_fit(base: Base, state: LoraState) -> LoraState:
+    """The LoRA in the base's own names: an SDXL one may have come with diffusers' names for the U-Net's blocks.
+
+    Raises LoraFileError unless every module of the LoRA exists in the base with its width.
+    """
     keys = base_keys(base)
-    for key, weights in state.items():
+    own = {}
+    if len(base.text_encoders) > 1:
+        own = {"lora_unet_" + target.path.replace(".", "_"): key for key, target in keys.items()}
+        own |= {key.replace("lora_te1_", "lora_te_", 1): key for key in keys}
+    renamed = {own.get(key, key): weights for key, weights in state.items()}
+    title = title_of(state)
+    other = title if title != base.family.title else ""
+    for key, weights in renamed.items():
         if key not in keys:
-            raise LoraFileError(f"this LoRA adapts {key[:80]!r}, which {base.name!r} lacks: it is for another family")
+            raise LoraFileError(
+                f"this LoRA adapts {key[:80]!r}, which {base.name!r} ({base.family.title}) lacks: it is for "
+                f"{other or 'another family'}"
+            )
         parent, name = parent_of(base, keys[key])
         weight = _weight(parent.get_submodule(name))
         have, want = (weights.up.shape[0], weights.down.shape[1]), tuple(weight.shape[:2])
         if have != want:
-            raise LoraFileError(f"this LoRA's {key} is {have[0]}×{have[1]}, but {base.name!r} has {want[0]}×{want[1]} "
-                                "there: it is for another base")  # fmt: skip
+            raise LoraFileError(
+                f"this LoRA's {key} is {have[0]}×{have[1]}, but {base.name!r} ({base.family.title}) has "
+                f"{want[0]}×{want[1]} there: it is for {other or 'another base'}"
+            )
+    return renamed
 
 
 def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[], None]:
@@ -252,7 +285,7 @@ def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[]
 
     Undo in the reverse order if several are merged. Raises LoraFileError if it does not fit; nothing is changed then.
     """
-    check_fit(base, state)
+    state = check_fit(base, state)
     keys = base_keys(base)
     kept: list[tuple[Tensor, Tensor]] = []
     for key, weights in state.items():
@@ -287,8 +320,8 @@ def to_diffusers(state: LoraState, layout: Layout) -> tuple[dict[str, Tensor], d
     keys = kohya_keys(layout)
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
-    for network, prefix in (("unet", "unet"), ("text", "text_encoder")):
-        part = {key: weights for key, weights in state.items() if keys[key].network == network}
+    for network, encoder, prefix in (("unet", 0, "unet"), ("text", 0, "text_encoder"), ("text", 1, "text_encoder_2")):
+        part = {k: w for k, w in state.items() if (keys[k].network, keys[k].encoder) == (network, encoder)}
         if not part:
             continue
         scales = {(weights.rank, weights.alpha) for weights in part.values()}
