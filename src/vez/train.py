@@ -22,7 +22,7 @@ from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
-from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
+from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, sizes_of, variant_losses
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
@@ -311,7 +311,11 @@ def _batch(work: _Pass, step: int, samples: NDArray[np.intp]) -> Batch:
         [np.where(tape.drop[at] < run.variant.caption_dropout, -1, tape.image[at]) for run in work.runs]
     )  # (V·b,), -1 is the empty caption
     return work.words.batch(
-        torch.from_numpy(captions), mean + deviation * fields[:, 0], fields[:, 1], torch.from_numpy(tape.timestep[at])
+        torch.from_numpy(captions),
+        mean + deviation * fields[:, 0],
+        fields[:, 1],
+        torch.from_numpy(tape.timestep[at]),
+        sizes=sizes_of(work.base, [work.dataset.train[i] for i in tape.image[at]]),
     )
 
 
