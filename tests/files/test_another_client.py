@@ -93,10 +93,6 @@ def test_the_client_adds_our_lora_as_we_do(folder: Path, lora: LoraFile, tmp_pat
     ours = drawn(tmp_path / "merged")
     move = np.sqrt(((ours - base) ** 2).mean())
     assert move > 10, "the LoRA must be seen"
-    for layout in ("kohya", "diffusers"):
-        write(tmp_path / f"{layout}.safetensors", lora, layout=layout, dtype=torch.float16)  # type: ignore[arg-type]
-        theirs = drawn(folder, f"a red coat<lora:{tmp_path / layout}.safetensors:1>")
-        off = np.sqrt(((theirs - ours) ** 2).mean())
-        print(f"{layout}: moved by {move:.1f} levels; the client's own adding is off by {off:.2f}")
-        if layout == "kohya":
-            assert off < 0.05 * move
+    write(tmp_path / "lora.safetensors", lora, layout="kohya", dtype=torch.float16)
+    theirs = drawn(folder, f"a red coat<lora:{tmp_path / 'lora'}.safetensors:1>")
+    assert np.sqrt(((theirs - ours) ** 2).mean()) < 0.02 * move

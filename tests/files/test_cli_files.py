@@ -111,7 +111,7 @@ def test_force_replaces_a_file_and_nothing_else_does(file: Path, out: Path) -> N
         (["FILE", "OUT", "--weight", "0"], "nothing is left"),
         (["no.safetensors", "OUT"], "cannot be read"),
         (["FILE", "FILE", "OUT", "--minus", "tiny", "--rank", "4"], "one model"),
-        (["FILE", "OUT", "--minus", "tiny", "--rank", "4"], "single file"),
+        (["FILE", "OUT", "--minus", "tiny", "--rank", "4"], "is a LoRA, not a base"),
         (["FILE", "OUT", "--into", "tiny", "--minus", "tiny"], "--into writes a base"),
         (["FILE", "OUT", "--into", "tiny", "--dtype", "fp16"], "--into writes a base"),
         (["FILE", "OUT", "--into", "tiny"], "for another"),

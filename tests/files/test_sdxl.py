@@ -1,4 +1,4 @@
-"""SDXL: LDM's names in kohya's layout, two text encoders, and diffusers as the one that must agree."""
+"""SDXL: LDM's names in kohya's layout, two text encoders, diffusers as the one that must agree; single files."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from conftest import make_tokenizer
+from ldm_files import KINDS, Kind, make_small, save_folder, write_single
+from vez.errors import BaseModelError, LoraFileError
 from vez.files.bases import extract, merge_into
 from vez.files.names import PREFIXES, Place, known
 from vez.files.operations import Keep
@@ -59,23 +61,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def lora(folder: Path) -> LoraFile:
+def lora_of(folder: Path) -> LoraFile:
+    """A random LoRA of rank 2 on every attention, feed-forward and text module of a folder."""
     generator = torch.Generator().manual_seed(1)
     modules = {}
     for network, prefix in PREFIXES.items():
-        for key, weight in load_file(folder / prefix / f"{STEMS[network]}.safetensors").items():
+        file = folder / prefix / f"{STEMS[network]}.safetensors"
+        for key, weight in (load_file(file) if file.is_file() else {}).items():
             place = known(network, key.removesuffix(".weight"))
-            if (
-                place
-                and key.endswith(".weight")
-                and weight.dim() == 2
-                and "resnets" not in key
-                and "embedding" not in key
-            ):
-                down = torch.randn(2, weight.shape[1], generator=generator)
-                modules[place] = LoraWeights(down, torch.randn(weight.shape[0], 2, generator=generator), 1.5)
+            if place and key.endswith(".weight") and (".attentions." in key or "encoder.layers." in key):
+                ones = (1, 1) if weight.dim() == 4 else ()
+                down = torch.randn(2, weight.shape[1], *ones, generator=generator)
+                modules[place] = LoraWeights(down, torch.randn(weight.shape[0], 2, *ones, generator=generator), 1.5)
     return LoraFile(dict(sorted(modules.items())), {}, "sdxl", "kohya", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def lora(folder: Path) -> LoraFile:
+    return lora_of(folder)
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
@@ -108,3 +111,21 @@ def test_kohyas_names_and_the_way_back(folder: Path, lora: LoraFile, tmp_path: P
     assert taken.modules.keys() == lora.modules.keys()
     place = Place("text2", "encoder.layers.1.mlp.fc2")
     torch.testing.assert_close(taken.modules[place].delta(), lora.modules[place].delta(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_file_and_a_folder_of_one_model_differ_by_what_was_merged(kind: Kind, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path / "made")
+    small = make_small(kind, words=len(tokenizer))
+    base = save_folder(small, tmp_path / "base", tokenizer)
+    single = write_single(small, tmp_path / "base.safetensors")
+    with pytest.raises(LoraFileError, match="do not differ"):
+        extract(str(single), str(base), Keep(rank=2))
+    meant = lora_of(base)
+    merge_into(str(base), [meant], [1.0], tmp_path / "merged")
+    found, report = extract(str(tmp_path / "merged"), str(single), Keep(energy=0.99999))
+    assert found.modules.keys() == meant.modules.keys() and report.outside == 0
+    for place, weights in meant.modules.items():
+        torch.testing.assert_close(found.modules[place].delta(), weights.delta(), rtol=2e-2, atol=5e-3)
+    with pytest.raises(BaseModelError, match="single file"):
+        merge_into(str(single), [meant], [1.0], tmp_path / "out")

@@ -1,20 +1,24 @@
 """LoRAs and whole models: add LoRAs to a base's weights, take a LoRA out of the difference of two.
 
-A base in diffusers' layout is worked on file by file, without building the model: SD 1.x, SD 2.x and SDXL alike, in the
-precision that its files have.
+Weights are worked on by name, without building the model: SD 1.x, SD 2.x and SDXL alike, in the precision of the files.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vez import base as bases
+from vez import ldm
+from vez.base.folder import HUB_FILES, weight_file
+from vez.base.single import open_weights
+from vez.base.source import locate, tiny_path
 from vez.errors import BaseModelError, LoraFileError, StoreError
 from vez.family import FAMILIES
 from vez.files.names import PREFIXES, Network, Place, known
@@ -22,7 +26,6 @@ from vez.files.operations import Keep, Kept, factored
 from vez.files.reading import LoraFile, family_of
 from vez.interop import LoraWeights
 
-_STEMS: dict[Network, str] = {"unet": "diffusion_pytorch_model", "text": "model", "text2": "model"}
 _WEIGHTS = (".safetensors", ".ckpt", ".bin", ".msgpack", ".onnx", ".pt")
 _ADAPTED = ("attn1.", "attn2.", "ff.net.", "proj_in", "proj_out", "encoder.layers.")
 
@@ -45,7 +48,7 @@ def merge_into(base: str, loras: Sequence[LoraFile], weights: Sequence[float], o
     if out.exists():
         raise LoraFileError(f"{out} exists; a base is written into a new folder only")
     folder = _folder(base)
-    files = {network: _file(folder, network) for network in PREFIXES if (folder / PREFIXES[network]).is_dir()}
+    files = _files(folder)
     changes: dict[Network, dict[Place, list[tuple[LoraWeights, float]]]] = {network: {} for network in files}
     for lora, weight in zip(loras, weights, strict=True):
         for place, module in lora.modules.items():
@@ -54,21 +57,21 @@ def merge_into(base: str, loras: Sequence[LoraFile], weights: Sequence[float], o
             changes[place.network].setdefault(place, []).append((module, weight))
     for network, of in changes.items():
         _check(base, _load(files[network]), of)
-    partial = out.with_name(f".{out.name}.partial")
+    making = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
         changed = [network for network, of in changes.items() if of]
         shutil.copytree(
-            folder, partial, ignore=lambda at, names: [n for n in names if _skipped(Path(at, n), folder, changed)]
+            folder, making, ignore=lambda at, names: [n for n in names if _skipped(Path(at, n), folder, changed)]
         )
         for network in changed:
-            target = partial / PREFIXES[network] / files[network].name
+            target = making / PREFIXES[network] / files[network].name
             save_file(_changed(_load(files[network]), changes[network]), target, metadata={"format": "pt"})
-        partial.rename(out)
+        making.rename(out)
     except (OSError, SafetensorError) as error:
         raise StoreError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
     return sum(len(of) for of in changes.values())
 
 
@@ -81,28 +84,31 @@ def extract(tuned: str, base: str, keep: Keep) -> tuple[LoraFile, Extracted]:
     """
     if keep == Keep():
         raise LoraFileError("how large is the LoRA to be? Give --rank, --energy or --sv-ratio")
-    ours, theirs = _folder(tuned), _folder(base)
+    ours, theirs = _networks(tuned), _networks(base)
+    if ours.keys() != theirs.keys():
+        raise LoraFileError(f"{tuned!r} and {base!r} are of two families: one has more text encoders")
     modules: dict[Place, LoraWeights] = {}
     kept = total = 0.0
     outside = 0
-    for network in PREFIXES:
-        if not (theirs / PREFIXES[network]).is_dir() and not (ours / PREFIXES[network]).is_dir():
-            continue
-        after, before = _load(_file(ours, network)), _load(_file(theirs, network))
-        before = {_plain(name): tensor for name, tensor in before.items()}
+    for network, opened in ours.items():
+        after, before = opened(), {_plain(name): tensor for name, tensor in theirs[network]().items()}
         for name, new in sorted(after.items()):
+            place = known(network, _plain(name).removesuffix(".weight"))
+            if place and not any(part in place.path for part in _ADAPTED):
+                place = None
             old = before.get(_plain(name))
-            if old is None or old.shape != new.shape:
+            if (place and old is None) or (old is not None and old.numel() != new.numel()):
                 raise LoraFileError(f"{tuned!r} and {base!r} have different sizes at {name}; they are of two families")
-            delta = new.float() - old.float()
-            if not new.is_floating_point() or float(delta.norm()) <= _rounding(new, old):
-                continue
-            place = known(network, name.removesuffix(".weight"))
-            if place is None or not any(part in place.path for part in _ADAPTED):
-                outside += 1
-                continue
+            if old is None or not new.is_floating_point():
+                continue  # positions and projections that only one of two layouts has
+            delta = new.float() - old.float().view(new.shape)
             if not torch.isfinite(delta).all():
                 raise LoraFileError(f"{name} of {tuned!r} or {base!r} holds values that are not numbers")
+            if float(delta.norm()) <= _rounding(new, old):
+                continue
+            if place is None:
+                outside += 1
+                continue
             u, values, v = torch.linalg.svd(delta.flatten(1), full_matrices=False)
             rank = keep.of(values)
             modules[place] = factored(u[:, :rank], values[:rank], v[:rank], scale=1.0, like=delta)
@@ -121,10 +127,9 @@ def _metadata(lora: LoraFile, tuned: str, base: str) -> dict[str, str]:
     """The header that kohya's own extraction writes, and what it was made from."""
     ranks = {weights.rank for weights in lora.modules.values()}
     dim = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
-    version = {"sdxl": "sdxl_base_v1-0"}.get(lora.family) or FAMILIES[lora.family].version
     return {
         "ss_v2": str(lora.family == "sd2"),
-        "ss_base_model_version": version,
+        "ss_base_model_version": FAMILIES[lora.family].version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": dim,
         "ss_network_alpha": dim,
@@ -134,32 +139,64 @@ def _metadata(lora: LoraFile, tuned: str, base: str) -> dict[str, str]:
 
 
 def _folder(name: str) -> Path:
-    """Where a base in diffusers' layout lies; a hub id is loaded once, which checks it too."""
-    if name == "tiny":
-        return bases.tiny_path()
-    path = Path(name).expanduser()
+    """Where a base in diffusers' layout lies. Raises BaseModelError."""
+    path = tiny_path() if name == "tiny" else locate(name, what="base", patterns=HUB_FILES)
     if path.is_file():
         raise BaseModelError(
-            f"{name} is a single file; write it as a folder first, with diffusers' "
-            "StableDiffusionPipeline.from_single_file(…).save_pretrained(…), and name the folder"
+            f"{name} is a single file, and a base is written as a folder only; convert it first with diffusers' "
+            "StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
         )
-    if not path.is_dir():
-        path = bases.load(name, dtype=torch.bfloat16).path
-        return path
     if not (path / "unet").is_dir() or not (path / "text_encoder").is_dir():
-        raise BaseModelError(
-            f"{path} is not a Stable Diffusion folder in diffusers' layout: it lacks unet/ or text_encoder/"
-        )
+        raise BaseModelError(f"{path} is not a Stable Diffusion folder: it lacks unet/ or text_encoder/")
     return path
 
 
-def _file(folder: Path, network: Network) -> Path:
-    """The weights of one network."""
-    stem, inside = _STEMS[network], folder / PREFIXES[network]
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (inside / name).is_file():
-            return inside / name
-    raise BaseModelError(f"{inside} holds no {stem}.safetensors in one piece; vez reads safetensors only")
+def _networks(name: str) -> dict[Network, Callable[[], dict[str, Tensor]]]:
+    """The networks of a model, folder or single file, each read when it is asked for; diffusers' names."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _in_single(locate(name, what="base", patterns=()))
+    files = _files(_folder(name))
+    return {network: partial(_load, file) for network, file in files.items()}
+
+
+def _in_single(path: Path) -> dict[Network, Callable[[], dict[str, Tensor]]]:
+    file = open_weights(path)
+    found = ldm.contents_of(file.shapes, name=str(path))
+
+    def unet() -> dict[str, Tensor]:
+        names = {name: name.removeprefix(ldm.UNET) for name in file.shapes if name.startswith(ldm.UNET)}
+        layers = found.unet["layers_per_block"]
+        others = {name: ldm.unet_name(short, layers=layers) for name, short in names.items()}
+        return {other: file.get(name) for name, other in others.items() if other is not None}
+
+    def text(prefix: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name in file.shapes:
+            if name.startswith(prefix):
+                short = name.removeprefix(prefix)
+                one = ldm.clip_name(short)
+                open_clip = prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL)
+                others = ldm.open_clip_names(short) if open_clip else (one,) if one else ()
+                if others:  # OpenCLIP keeps q, k and v in one, and its projection the other way
+                    value = file.get(name).T if short == "text_projection" else file.get(name)
+                    tensors |= dict(zip(others, value.chunk(len(others)), strict=True))
+        cut = f"encoder.layers.{config['num_hidden_layers']}."  # SD 2.x never reads its last layer
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(cut)}
+
+    networks: tuple[Network, ...] = ("text", "text2")
+    texts = {network: partial(text, *one) for network, one in zip(networks, found.texts, strict=False)}
+    return {"unet": unet, **texts}
+
+
+def _files(folder: Path) -> dict[Network, Path]:
+    """The weight files of a diffusers folder."""
+    stems: dict[Network, str] = {"unet": "diffusion_pytorch_model", "text": "model", "text2": "model"}
+    return {
+        network: weight_file(folder / prefix, f"{stems[network]}.safetensors")
+        for network, prefix in PREFIXES.items()
+        if (folder / prefix).is_dir()
+    }
 
 
 def _skipped(path: Path, folder: Path, changed: Sequence[Network]) -> bool:
