@@ -63,6 +63,15 @@ def test_schedule_is_that_of_diffusers(copy: Path, kind: str) -> None:
     assert torch.equal(schedule.alphas_cumprod, theirs.alphas_cumprod)
 
 
+def test_a_zero_terminal_snr_is_read_as_diffusers_reads_it(copy: Path) -> None:
+    edit(copy / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    base = bases.load(str(copy))
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    theirs = DDPMScheduler(**settings, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert torch.equal(base.schedule.alphas_cumprod, theirs.alphas_cumprod)
+    assert base.schedule.alphas_cumprod[-1] == 0 and "zero terminal SNR" in base.described
+
+
 def test_text(random_base: Base) -> None:
     captions = ["a girl wearing zolka", "", "zolka " * 200]
     tokens = bases.tokenize(random_base, captions)

@@ -4,7 +4,8 @@ DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, Algorithm 2) and DDIM (Song 
 with classifier-free guidance (Ho & Salimans 2022). Both are linear in what they combine, so a step is five numbers,
 worked out beforehand in double precision. The timesteps are those that diffusers takes by default:
 DPMSolverMultistepScheduler's "linspace" with a final sigma of 0 (first order in the last step), and for DDIM the
-"leading" spacing with an offset of 1 that Stable Diffusion's own configuration asks for.
+"leading" spacing with an offset of 1 that Stable Diffusion's own configuration asks for; "trailing" where the schedule
+ends in pure noise (Lin et al. 2023).
 """
 
 import hashlib
@@ -36,6 +37,7 @@ BASE_ARM = "base"
 """The customary name of the arm without a LoRA."""
 
 ROWS = "samples.jsonl"
+_NEARLY_NOISE = 2.0**-24  # diffusers' stand-in for a signal of 0, whose logarithm the solver could not take
 A1111_SAMPLER = {"dpm++2m": "DPM++ 2M", "ddim": "DDIM"}
 
 
@@ -71,26 +73,29 @@ def moves(
     trained = len(alphas_cumprod)
     if not 1 <= steps < trained:
         raise ConfigError(f"sampling.steps is {steps}, but this base has {trained} timesteps; take fewer than that")
+    pure_noise = alphas_cumprod[-1] == 0  # a zero terminal SNR: the walk must begin at the very last timestep
+    if pure_noise and prediction_type == "epsilon":
+        raise ConfigError("epsilon says nothing about pure noise: a schedule of zero terminal SNR needs v_prediction")
     if solver == "ddim":
         ratio = trained // steps
         timesteps = np.arange(steps)[::-1] * ratio + 1
+        if pure_noise:
+            timesteps = np.arange(trained, 0, -trained / steps).round().astype(np.int64) - 1
         # Past the first timestep there is no cleaner level than the first (set_alpha_to_one = false).
         target = alphas_cumprod[np.maximum(timesteps - ratio, 0)]
     else:
+        alphas_cumprod = np.maximum(alphas_cumprod, _NEARLY_NOISE)
         timesteps = np.linspace(0, trained - 1, steps + 1).round()[::-1][:-1].astype(np.int64)
         target = np.append(alphas_cumprod[timesteps[1:]], 1.0)
     source = alphas_cumprod[timesteps]
     alpha, sigma = np.sqrt(source), np.sqrt(1 - source)
     alpha_to, sigma_to = np.sqrt(target), np.sqrt(1 - target)
-    if prediction_type == "epsilon" and not alpha.all():
-        raise ConfigError("epsilon says nothing about pure noise: a schedule of zero terminal SNR needs v_prediction")
     p, q = (1 / alpha, -sigma / alpha) if prediction_type == "epsilon" else (alpha, -sigma)
     a = sigma_to / sigma
     first_order = alpha_to - alpha * a  # = -alpha_to·(exp(-h) - 1), h the step in log(alpha/sigma)
     extrapolate = np.zeros(steps)
     if solver == "dpm++2m":
-        with np.errstate(divide="ignore"):  # a zero terminal SNR's first step: from minus infinity, and of first order
-            half_logsnr = np.log(alpha / sigma)
+        half_logsnr = np.log(alpha / sigma)
         for i in range(1, steps - 1):  # the first has no step before it; the last, to sigma 0, is of first order
             r = (half_logsnr[i] - half_logsnr[i - 1]) / (np.log(alpha_to[i] / sigma_to[i]) - half_logsnr[i])
             extrapolate[i] = 0.5 / r

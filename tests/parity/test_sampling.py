@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from vez import base as bases
+from vez.base.schedule import schedule_of
 from vez.sample import denoise, moves, noise
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -38,6 +39,33 @@ def test_a_walk_is_diffusers_walk(solver: str, steps: int, prediction_type: str)
         clean = move.p * x + move.q * out
         x, before = move.a * x + move.b * clean + move.c * before, clean
         assert torch.allclose(x, y, atol=2e-4 * float(y.abs().max()))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+@pytest.mark.parametrize("solver", ["dpm++2m", "ddim"])
+def test_a_walk_from_pure_noise_is_diffusers_walk(solver: str, steps: int) -> None:
+    """Zero terminal SNR: the first step comes from no signal at all."""
+    zero = {**BETAS, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    scheduler: DPMSolverMultistepScheduler | DDIMScheduler = DPMSolverMultistepScheduler(**zero)
+    if solver == "ddim":
+        scheduler = DDIMScheduler(
+            **zero, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="trailing"
+        )
+    scheduler.set_timesteps(steps)
+    betas = {**BETAS, "rescale_betas_zero_snr": True}
+    ours = schedule_of(betas, prediction="v_prediction").alphas_cumprod
+    assert ours[-1] == 0
+    walk = moves(ours.double().numpy(), steps, solver=solver, prediction_type="v_prediction")  # type: ignore[arg-type]
+    assert [move.timestep for move in walk] == scheduler.timesteps.tolist()
+    generator = torch.Generator().manual_seed(1)
+    x = y = torch.randn(2, 4, 8, 8, generator=generator)
+    before = torch.zeros_like(x)
+    for move, t in zip(walk, scheduler.timesteps, strict=True):
+        out = torch.randn(x.shape, generator=generator) * 0.3
+        y = scheduler.step(out, t, y, return_dict=False)[0]
+        clean = move.p * x + move.q * out
+        x, before = move.a * x + move.b * clean + move.c * before, clean
+        assert torch.allclose(x, y, atol=1e-3 * float(y.abs().max()))
 
 
 @pytest.mark.parametrize("solver", ["dpm++2m", "ddim"])
