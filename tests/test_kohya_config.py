@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, create_model
+from typer.testing import CliRunner
 
 from vez import config
+from vez.cli import MISTAKE, app
 from vez.config import Config, Study, Variant
 from vez.errors import ConfigError, DataError, VezError
 from vez.kohya_config import options
@@ -128,7 +130,7 @@ class Grown(Variant):
     """A variant that has learned more."""
 
     noise_offset: float = Field(default=0.0, ge=0, le=1)
-    optimizer: Literal["adamw", "prodigy"] = "adamw"
+    loss: Literal["l2", "huber"] = "l2"
 
 
 def carried(values: dict[str, Any], **more: Any) -> Carried:
@@ -136,10 +138,10 @@ def carried(values: dict[str, Any], **more: Any) -> Carried:
 
 
 def test_an_option_is_carried_from_the_day_its_field_exists() -> None:
-    values = {"noise_offset": "0.05", "optimizer_type": "Prodigy", "unet_lr": 1.0}
+    values = {"noise_offset": "0.05", "loss_type": "huber"}
     grown = carried(values, models={**TABLES, "variant": Grown})
     variant = grown.tables["variant"]
-    assert (variant["noise_offset"], variant["optimizer"], variant["lr_unet"]) == (0.05, "prodigy", 1.0)
+    assert (variant["noise_offset"], variant["loss"]) == (0.05, "huber")
     assert not {left.option for left in grown.left} & set(values)
 
 
@@ -198,18 +200,46 @@ def test_learning_rates(values: dict[str, Any], unet: float, text: float) -> Non
 
 def test_a_rate_for_an_optimizer_that_vez_lacks_is_not_carried() -> None:
     """Prodigy's learning rate is 1; with AdamW it would burn the LoRA."""
-    work = carried({"optimizer_type": "NoSuchOptimizer", "unet_lr": 1.0, "learning_rate": 1.0},
-                   models={**TABLES, "variant": _without("optimizer")})  # fmt: skip
-    assert "lr_unet" not in work.tables["variant"]
-    lines = [left.text for left in work.left]
-    assert "unet_lr = 1.0: a learning rate for another optimizer" in lines
-    assert any(line.startswith("optimizer_type = NoSuchOptimizer: vez trains with AdamW") for line in lines)
+    values = {"optimizer_type": "DAdaptation", "unet_lr": 1.0, "learning_rate": 1.0, "optimizer_args.d0": "1e-5"}
+    for models in (TABLES, {**TABLES, "variant": _without("optimizer", "optimizer_args")}):
+        work = carried(values, models=models)
+        assert not {"lr_unet", "lr_text", "optimizer", "optimizer_args"} & set(work.tables["variant"])
+        lines = [left.text for left in work.left]
+        assert "unet_lr = 1.0: a learning rate for another optimizer" in lines
+        assert "optimizer_args.d0 = 1e-5: an argument of another optimizer" in lines
+        assert any(line.startswith("optimizer_type = DAdaptation: vez trains with AdamW") for line in lines)
+
+
+def test_an_optimizer_is_carried_with_its_rates_and_arguments() -> None:
+    values = {"optimizer_type": "Prodigy", "learning_rate": 1, "optimizer_args.weight_decay": "0.1",
+              "optimizer_args.betas": "0.9,0.99", "optimizer_args.decouple": "True"}  # fmt: skip
+    work = carried(values)
+    wanted = {"optimizer": "prodigy", "lr_unet": 1.0, "lr_text": 1.0, "weight_decay": 0.1,
+              "optimizer_args": {"betas": [0.9, 0.99], "decouple": True}}  # fmt: skip
+    assert {key: work.tables["variant"][key] for key in wanted} == wanted
+    assert Variant(dataset="v1", **work.tables["variant"]).optimizer == "prodigy"
+    assert not any(left.option in values for left in work.left)
+    assert carried({"use_8bit_adam": True}).tables["variant"]["optimizer"] == "adamw8bit"
+    dotted = carried({"optimizer_type": "bitsandbytes.optim.AdEMAMix8bit"}).tables["variant"]
+    assert dotted["optimizer"] == "bitsandbytes.optim.AdEMAMix8bit"
+
+
+def test_an_optimizer_that_vez_cannot_have_so_is_taken_back_with_its_rates() -> None:
+    work = carried({"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 0.5})
+    assert not {"optimizer", "lr_unet", "lr_text"} & set(work.tables["variant"])
+    (left,) = [left for left in work.left if left.option == "optimizer_type"]
+    assert "one learning rate for all" in left.why
+    assert "unet_lr" in {left.option for left in work.left}
+
+
+def test_an_argument_that_adamw_does_not_take_is_left() -> None:
+    work = carried({"optimizer_args.betas": "(0.9, 0.98)", "optimizer_args.amsgrad": "True"})
+    assert work.tables["variant"]["optimizer_args"] == {"betas": [0.9, 0.98]}
+    assert [left.option for left in work.left if left.option.startswith("optimizer_args")] == ["optimizer_args.amsgrad"]
 
 
 def _without(*names: str) -> type[config.table.Table]:
     fields = {name: (info.annotation, info) for name, info in Variant.model_fields.items() if name not in names}
-    from pydantic import create_model
-
     return create_model("Lacking", __base__=config.table.Table, **fields)
 
 
@@ -223,12 +253,12 @@ def test_two_text_encoders_of_different_rates_are_said() -> None:
     ("values", "schedule", "warmup", "left"),
     [
         ({"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100}, "constant", 100, None),
-        ({"lr_scheduler": "cosine", "lr_warmup_steps": 0.1, "max_train_steps": 500}, "cosine", 50, None),
-        ({"lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, "cosine", 160, None),
-        ({"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 1}, "cosine", None, None),
-        ({"lr_scheduler": "polynomial", "lr_scheduler_power": 1}, "linear", None, None),
+        ({"lr_scheduler": "cosine", "lr_warmup_steps": 0.1, "max_train_steps": 500}, "cosine", 0.1, None),
+        ({"lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, "cosine", 0.1, None),
+        ({"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 3}, "cosine_with_restarts", None, None),
+        ({"lr_scheduler": "polynomial", "lr_scheduler_power": 2}, "polynomial", None, None),
         ({"lr_scheduler": "inverse_sqrt"}, None, None, "lr_scheduler"),
-        ({"lr_scheduler": "cosine", "lr_warmup_steps": 0.1, "max_train_epochs": 3}, "cosine", None, "lr_warmup_steps"),
+        ({"lr_scheduler": "cosine", "lr_warmup_steps": 0.1, "max_train_epochs": 3}, "cosine", 0.1, None),
     ],
 )
 def test_schedules(values: dict[str, Any], schedule: str | None, warmup: int | None, left: str | None) -> None:
@@ -236,6 +266,8 @@ def test_schedules(values: dict[str, Any], schedule: str | None, warmup: int | N
     assert work.tables["variant"].get("schedule") == schedule
     assert work.tables["variant"].get("warmup") == warmup
     assert left is None or left in {line.option for line in work.left}
+    cycles, power = values.get("lr_scheduler_num_cycles"), values.get("lr_scheduler_power")
+    assert (work.tables["variant"].get("cycles"), work.tables["variant"].get("power")) == (cycles, power)
 
 
 def test_steps_epochs_and_intervals() -> None:
@@ -245,8 +277,12 @@ def test_steps_epochs_and_intervals() -> None:
     assert work.tables["study"] == {"images_seen": 1360, "save_every": 86}  # ⌈340 ÷ 8⌉ = 43
     assert "save_every_n_epochs" in {left.option for left in carried({"save_every_n_epochs": 2}).left}
     work = carried({"train_batch_size": 4, "gradient_accumulation_steps": 2, "save_every_n_steps": 50})
-    assert work.tables["variant"]["batch"] == 8
+    assert (work.tables["variant"]["batch"], work.tables["variant"]["accumulate"]) == (4, 2)
     assert work.tables["study"]["save_every"] == 50
+    values = {"max_train_epochs": 4, "train_batch_size": 4, "gradient_accumulation_steps": 2}
+    work = carried({**values, "save_every_n_epochs": 1, "save_last_n_epochs": 2}, samples=340)
+    assert work.tables["study"] == {"images_seen": 1360, "save_every": 43, "keep": 2}
+    assert "÷ batch 8 = 170 steps" in work.comments["study.images_seen"]
 
 
 @pytest.mark.parametrize(
@@ -268,8 +304,14 @@ def test_alpha_zero_is_the_rank_and_a_share_of_the_pictures_a_number() -> None:
 
 
 def test_another_kind_of_network_is_said_and_another_family_refused() -> None:
-    (left,) = [left for left in carried({"network_module": "lycoris.kohya"}).left if left.option == "network_module"]
+    work = carried({"network_module": "lycoris.kohya", "network_dim": 8})
+    (left,) = [left for left in work.left if left.option == "network_module"]
     assert "another kind of network" in left.why
+    assert work.tables["variant"]["rank"] == 8
+    work = carried({"network_module": "LyCORIS/LoKr", "network_dim": 100000})  # there: no low rank at all
+    assert "rank" not in work.tables["variant"]
+    assert "network_dim" in {left.option for left in work.left}
+    assert "network_module = not said" in "\n".join(left.text for left in carried({"learning_rate": 1e-5}).left)
     for module in ("networks.lora_flux", "Flux1", "networks.oft_flux"):
         with pytest.raises(ConfigError, match="a family that vez does not train"):
             carried({"network_module": module})
@@ -379,7 +421,7 @@ def test_the_gui(tmp_path: Path) -> None:
     project, loaded, variant = made(tmp_path / "new", written(tmp_path / "gui.json", GUI))
     assert (variant.batch, variant.rank, variant.alpha) == (2, 64, 32)
     assert (variant.lr_unet, variant.lr_text, variant.weight_decay) == (1e-4, 5e-5, 0.2)
-    assert (variant.schedule, variant.warmup, variant.min_snr, variant.clip_grad) == ("cosine", 40, 5.0, 0.5)
+    assert (variant.schedule, variant.warmup, variant.min_snr, variant.clip_grad) == ("cosine", 0.1, 5.0, 0.5)
     study = loaded.study["first"]
     assert (study.steps, study.seeds, study.precision) == (400, (1234,), "bf16")
     assert list(study.variant) == ["zolka"]
@@ -505,7 +547,8 @@ METADATA = {
     "ss_text_encoder_lr": "5e-05",
     "ss_learning_rate": "1e-06",
     "ss_optimizer": "torch.optim.adamw.AdamW(weight_decay=0.1,betas=(0.9, 0.99))",
-    "ss_total_batch_size": "8",
+    "ss_total_batch_size": "16",
+    "ss_gradient_accumulation_steps": "2",
     "ss_batch_size_per_device": "8",
     "ss_max_train_steps": "430",
     "ss_steps": "86",
@@ -531,15 +574,16 @@ def test_a_saved_lora(tmp_path: Path) -> None:
     project = create_from_kohya(tmp_path / "new", lora(tmp_path / "nosnja.safetensors", METADATA))
     loaded = config.load(project.path)
     (variant,) = loaded.study["first"].variant.values()
-    assert (variant.rank, variant.alpha, variant.batch) == (32, 16.0, 8)
+    assert (variant.rank, variant.alpha, variant.batch, variant.accumulate) == (32, 16.0, 8, 2)
     assert (variant.lr_unet, variant.lr_text, variant.weight_decay, variant.min_snr) == (1e-4, 5e-5, 0.1, 5.0)
+    assert (variant.optimizer, variant.optimizer_args) == ("adamw", {"betas": [0.9, 0.99]})
     assert (loaded.study["first"].steps, loaded.study["first"].seeds) == (430, (42,))
     assert list(loaded.study["first"].variant) == ["nosnja"]
     assert (loaded.project.trigger, loaded.project.noun) == ("nosnjaoutfit", "folk costume")
     assert (loaded.dataset["v1"].resolution, loaded.dataset["v1"].buckets) == (512, "kohya")
     text = project.path.read_text(encoding="utf-8")
     assert "# In the file: 10_nosnjaoutfit folk costume: 34 pictures, repeats 10" in text
-    assert "one epoch of kohya's is 43 steps" in text
+    assert "one epoch of kohya's is 22 steps" in text
     listed = "\n".join(project.listed)
     assert "this file was saved at step 86" in listed
     assert "v1-5-pruned.safetensors: it is not on this machine" in listed
@@ -613,6 +657,7 @@ def test_class_pictures_that_cannot_be_read_leave_nothing(tmp_path: Path) -> Non
         ("a.json", b'{"network_dim": 4, "unet_lr": "x"}'),
         ("a.json", b'{"network_dim": 4, "additional_parameters": "--x \\"y"}'),
         ("a.json", b'{"network_dim": ' + b"9" * 6000 + b"}"),
+        ("a.json", b'{"picture.png": {"caption": "of fine-tuning"}}'),
         ("a.safetensors", b"\x00"),
         ("a.safetensors", b"\xff" * 16),
         ("a.safetensors", (50).to_bytes(8, "little") + b"{}"),
@@ -707,3 +752,24 @@ def test_the_page_shows_a_study_that_vez_reads(tmp_path: Path) -> None:
     assert [(v.batch, v.rank, v.scale_alpha) for v in study.variant.values()] == [
         tuple(of.values()) for of in STUDY.values()
     ]
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_list_and_asks_for_what_is_missing(tmp_path: Path) -> None:
+    run = CliRunner()
+    file = written(tmp_path / "a.toml", {"network_dim": 8, "color_aug": True})
+    words = ["--trigger", "x", "--noun", "hat"]
+    result = run.invoke(app, ["init", str(tmp_path / "new"), "--from-kohya", str(file), *words])
+    assert result.exit_code == 0, result.output
+    assert "- color_aug = true: vez has no field for this" in result.stdout
+    assert f"Wrote {tmp_path / 'new' / 'vez.toml'}" in result.stdout
+    asked = run.invoke(app, ["init", str(tmp_path / "other"), "--from-kohya", str(file)])
+    assert asked.exit_code == MISTAKE
+    assert "say it with --trigger" in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
+    without = run.invoke(app, ["init", str(tmp_path / "other"), "--noun", "hat"])
+    assert without.exit_code == MISTAKE
+    assert "--trigger" in without.stderr
+    assert not (tmp_path / "other").exists()

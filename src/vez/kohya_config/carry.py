@@ -9,12 +9,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from vez.errors import ConfigError
+from vez.kohya_config import learning
 from vez.kohya_config.carried import Carried
 from vez.kohya_config.options import BY_NAME, OPTIONS, TABLES, Option, key_of
 from vez.kohya_config.read import shown
 
 _OTHER_FAMILIES: Final = re.compile(r"networks\.\w*(flux|sd3|lumina|anima|hunyuan)\w*|(flux|lumina|anima|hunyuan).*")
-_OF_ADAMW: Final = re.compile(r"(paged)?adamw(8bit|32bit)?")  # one algorithm: its learning rates mean the same
+_LIKE_LORA: Final = re.compile(r"lora-fa|(lycoris/|kohya )?(locon|dylora)|networks\.(lora_fa|dylora)|lycoris\.kohya")
 _MOVED: Final = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _PATH: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\|[/.~]|.*\\|.*\.(safetensors|ckpt|pt)$")
 
@@ -36,7 +37,9 @@ def carry(
         _model(work, name)
     _network(work)
     _batch(work)
-    _rates(work, _optimizer(work))
+    same = learning.optimizer(work)
+    learning.rates(work, same=same)
+    learning.arguments(work, same=same)
     steps = _length(work)
     _schedule(work, steps)
     _intervals(work)
@@ -44,11 +47,10 @@ def carry(
     for option in OPTIONS:
         if option.name not in work.done:
             _plain(work, option)
+    learning.settle(work)
     for unknown in values:
-        if unknown not in BY_NAME:
-            work.leave(
-                unknown, values[unknown], "vez does not know this option, or it belongs to another script of kohya's"
-            )
+        if unknown not in BY_NAME and unknown not in work.done:
+            work.leave(unknown, values[unknown], "vez does not know this option; another script of kohya's may")
     return work
 
 
@@ -106,80 +108,43 @@ def _network(work: Carried) -> None:
     module = work.get("network_module")
     if module is not None and _OTHER_FAMILIES.fullmatch(module.lower()):
         raise ConfigError(f"{work.near} trains {shown(module)}, for a family that vez does not train")
-    if module not in (None, *BY_NAME["network_module"].same):
+    if module is None and work.whole and "network_dim" not in work.values:
+        work.leave("network_module", "not said", "kohya's full fine-tuning has none; vez trains a LoRA")
+    same = module in (None, *BY_NAME["network_module"].same)
+    if not same:
         work.leave("network_module", module, "vez trains a LoRA (LierLa) instead: another kind of network")
     for name, key in (("network_dim", "variant.rank"), ("network_alpha", "variant.alpha")):
         value = work.get(name)
         comment = "" if value is not None else f"kohya's {name}, where its file says nothing"
         value = work.default(name) if value is None else value
+        if value is not None and not same and not _LIKE_LORA.fullmatch(module.lower()):
+            work.leave(name, value, "it means something else there; vez's own stands")
+            continue
         if name == "network_alpha" and value == 0:
-            value, comment = float(work.tables["variant"]["rank"]), "kohya takes an alpha of 0 for the rank"
+            value, comment = work.tables["variant"].get("rank"), "kohya takes an alpha of 0 for the rank"
         if value is not None:
             work.must(name, key, value, comment)
 
 
 def _batch(work: Carried) -> None:
     batch, parts = (work.get(name) for name in ("train_batch_size", "gradient_accumulation_steps"))
-    if batch is None and not work.whole:
-        return
-    comment = f"train_batch_size {batch or 1} × gradient_accumulation_steps {parts}" if (parts or 1) > 1 else ""
-    work.must("train_batch_size", "variant.batch", (1 if batch is None else batch) * (parts or 1), comment)
+    if batch is not None or work.whole:
+        work.must("train_batch_size", "variant.batch", 1 if batch is None else batch)
+    if parts not in (None, 1):
+        work.must("gradient_accumulation_steps", "variant.accumulate", parts)
 
 
-def _optimizer(work: Carried) -> bool:
-    """Carry the optimizer; returns whether learning rates mean in vez what they mean in the file."""
-    old = {"use_8bit_adam": "AdamW8bit", "use_lion_optimizer": "Lion"}
-    name = next((of for flag, of in old.items() if work.get(flag)), None) or work.get("optimizer_type")
-    if name is None or name.lower() == "adamw":
-        return True
-    key = key_of(BY_NAME["optimizer_type"], work.models)
-    spelled = (BY_NAME["optimizer_type"].values or {}).get(name.lower())
-    tried = [work.put(key, value) for value in (spelled, name.lower(), name) if value] if key else []
-    if "" in tried:
-        return True
-    if _OF_ADAMW.fullmatch(name.lower()):
-        work.leave("optimizer_type", name, "vez's AdamW keeps its state in fp32: the same steps, some MB more")
-        return True
-    work.leave("optimizer_type", name, "vez trains with AdamW, so the learning rates are vez's own and not the file's")
-    return False
-
-
-def _rates(work: Carried, same_optimizer: bool) -> None:
-    only_text, only_unet = work.get("network_train_text_encoder_only"), work.get("network_train_unet_only")
-    every = work.get("learning_rate")
-    unet, text = work.get("unet_lr"), _numbers(work, "text_encoder_lr")
-    if not same_optimizer:
-        for name in ("learning_rate", "unet_lr", "text_encoder_lr"):
-            if name in work.values:
-                work.leave(name, work.values[name], "a learning rate for another optimizer")
-    elif work.whole or {"learning_rate", "unet_lr", "text_encoder_lr"} & set(work.values):
-        comment = "kohya's learning_rate" if every is not None else "kohya's learning_rate where its file says none"
-        every = BY_NAME["learning_rate"].default if every is None else every
-        work.must("unet_lr", "variant.lr_unet", every if unet is None else unet, comment if unet is None else "")
-        work.must("text_encoder_lr", "variant.lr_text", text[0] if text else every, "" if text else comment)
-        if any(rate != text[0] for rate in text[1:]):
-            work.leave("text_encoder_lr", text, "vez has one learning rate for all text encoders; the first was taken")
-    if only_unet:
-        work.must("network_train_unet_only", "variant.lr_text", 0.0, "network_train_unet_only")
-    if only_text:
-        work.must("network_train_text_encoder_only", "variant.lr_unet", 0.0, "network_train_text_encoder_only")
-
-
-def _numbers(work: Carried, name: str) -> list[float]:
-    """A number, or a list of them, perhaps as text. Raises ConfigError."""
-    work.done.add(name)
-    value = work.values.get(name, [])
-    if isinstance(value, str):
-        value = [part for part in re.split(r"[\[\](),\s]+", value) if part]
-    return [work.read(name, part) for part in (value if isinstance(value, list) else [value])]
+def _per_step(work: Carried) -> int:
+    """Pictures that one step sees."""
+    return int(work.tables["variant"].get("batch", 1) * work.tables["variant"].get("accumulate", 1))
 
 
 def _per_epoch(work: Carried) -> int | None:
     """kohya's steps of one epoch over the concept's pictures; with buckets each may end with a torn batch."""
     if work.samples is None:
         return None
-    batches = ceil(work.samples / (work.get("train_batch_size") or 1))
-    return ceil(batches / (work.get("gradient_accumulation_steps") or 1))
+    batch, parts = (int(work.tables["variant"].get(key, 1)) for key in ("batch", "accumulate"))
+    return ceil(ceil(work.samples / batch) / parts)
 
 
 def _length(work: Carried) -> int | None:
@@ -199,42 +164,41 @@ def _length(work: Carried) -> int | None:
         work.must("max_train_epochs", "study.epochs", epochs, "set repeats to the N of kohya's folder N_words")
         return None
     twice = ", and with its class pictures twice as many" if work.with_class else ""
-    batch: int = work.tables["variant"].get("batch", 1)
-    seen: int = work.samples * epochs
+    batch: int = _per_step(work)
+    seen = work.samples * int(epochs)
     comment = (
         f"pictures × repeats: {work.counted} = {work.samples} an epoch; × {epochs} epochs ÷ batch {batch} = "
         f"{ceil(seen / batch)} steps; "
         f"kohya ends every epoch with what is left of a batch: {per_epoch * epochs} steps{twice}"
     )
     work.must("max_train_epochs", "study.images_seen", seen, comment)
-    return ceil(seen / batch)
+    return -(-seen // batch)
 
 
 def _schedule(work: Carried, steps: int | None) -> None:
     name = work.get("lr_scheduler") or work.default("lr_scheduler")
-    cycles, power = work.get("lr_scheduler_num_cycles") or 1, work.get("lr_scheduler_power") or 1
+    for option, of, key in (
+        ("lr_scheduler_num_cycles", "cosine_with_restarts", "variant.cycles"),
+        ("lr_scheduler_power", "polynomial", "variant.power"),
+    ):
+        value = work.get(option)
+        if value not in (None, *BY_NAME[option].same) and name != of:
+            work.idle.append(option)
+        elif value not in (None, *BY_NAME[option].same):
+            work.must(option, key, value)
     if name is not None:
-        plain = {"constant_with_warmup": "constant"}
-        plain |= {"cosine_with_restarts": "cosine"} if cycles == 1 else {}
-        plain |= {"polynomial": "linear"} if power == 1 else {}
-        if "" not in [why := work.put("variant.schedule", plain.get(name, name))]:
+        plain = "constant" if name == "constant_with_warmup" else name
+        if why := work.put("variant.schedule", plain):
             work.leave("lr_scheduler", name, f"{why}; the learning rates stay as they are")
-        elif name not in plain and cycles != 1 and "restarts" in name:
-            work.leave("lr_scheduler_num_cycles", cycles, "vez's cosine starts once")
     warmup = work.values.get("lr_warmup_steps", 0)
     work.done.add("lr_warmup_steps")
     percent = isinstance(warmup, str) and warmup.endswith("%")
     number = work.read("lr_warmup_steps", warmup[:-1] if percent else warmup) / (100 if percent else 1)
-    if not number:
-        return
-    comment = ""
-    if percent or number < 1:
-        if steps is None:
-            why = "a share of the steps, whose number is not known without the pictures; vez's warmup is in steps"
-            work.leave("lr_warmup_steps", warmup, why)
-            return
-        number, comment = int(number * steps), f"{shown(warmup)} of {steps} steps"
-    work.must("lr_warmup_steps", "variant.warmup", int(number), comment)
+    if percent or 0 < number < 1:
+        comment = "a share of the steps" if steps is None else f"a share of the {steps} steps: {int(number * steps)}"
+        work.must("lr_warmup_steps", "variant.warmup", number, comment)
+    elif number:
+        work.must("lr_warmup_steps", "variant.warmup", int(number))
 
 
 def _intervals(work: Carried) -> None:

@@ -79,7 +79,9 @@ def number(value: Any) -> float:
 
 
 def _network(given: Mapping[str, Any]) -> dict[str, Any]:
-    kind = str(given.get("LoRA_type", "Standard"))
+    if "LoRA_type" not in given:
+        return {}
+    kind = str(given["LoRA_type"])
     wanted: tuple[str, ...] = (*_DROPOUTS, *_BLOCKS, *_PLUS)
     if kind == "Standard":
         module = "networks.lora"

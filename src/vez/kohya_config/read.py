@@ -27,13 +27,12 @@ _HEADER_NAMES: Final = {
     "sd_model_name": "pretrained_model_name_or_path",
     "vae_name": "vae",
     "debiased_estimation": "debiased_estimation_loss",
-    "total_batch_size": "train_batch_size",
     "batch_size_per_device": "train_batch_size",
 }
 # What a header says of the run as it went; nothing to be set.
 _FACTS: Final = re.compile(
     r"(new_)?(sd_model|vae)_hash|session_id|training_(started|finished)_at|num_(train|validation|reg)_images|steps|epoch|"
-    r"num_(batches_per_epoch|epochs)|base_model_version|sd_scripts_commit_hash|tag_frequency|bucket_info|datasets|"
+    r"num_(batches_per_epoch|epochs)|total_batch_size|base_model_version|sd_scripts_commit_hash|tag_frequency|bucket_info|datasets|"
     r"(reg_)?dataset_dirs|network_args|optimizer"
 )
 # Read by the import of the pictures, or a name of what stands elsewhere.
