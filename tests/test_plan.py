@@ -1,13 +1,16 @@
 """What a study comes to, computed from its numbers; and the sizes against those that kohya's files have."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vez import config
 from vez.config import Config
-from vez.errors import ConfigError
-from vez.plan import cost_of, groups, named, plan, rate_key, span
+from vez.errors import ConfigError, StoreError
+from vez.plan import Cost, Plan, check_disk, check_memory, cost_of, groups, named, plan, rate_key, span
+from vez.room import Sizes, sizes_of
 
 THESIS = """
 [project]
@@ -46,7 +49,12 @@ def test_rank_64_of_sd1_is_exactly_72_mib(thesis: Config) -> None:
 
 
 def test_variants_of_one_dataset_and_batch_train_in_one_pass(thesis: Config) -> None:
-    assert groups(thesis.study["thesis"]) == {("v1", 1, 1): ("v1",), ("v2", 8, 1): ("v2", "v3", "v4")}
+    assert groups(thesis.study["thesis"]) == [("v1", 1, ("v1",)), ("v2", 8, ("v2", "v3", "v4"))]
+
+
+def test_side_by_side_splits_a_pass(thesis: Config) -> None:
+    study = thesis.study["thesis"].model_copy(update={"side_by_side": 2})
+    assert groups(study) == [("v1", 1, ("v1",)), ("v2", 8, ("v2", "v3")), ("v2", 8, ("v4",))]
 
 
 def test_steps_hold_the_pictures_seen(thesis: Config) -> None:
@@ -79,6 +87,70 @@ def test_epochs_and_repeats_count_as_in_kohya(tmp_path: Path) -> None:
     assert [one.steps for one in made.passes] == [3400, 425]
 
 
+def planned(config: Config, *, sizes: Sizes | None = None, **change: Any) -> tuple[Config, Plan, Cost]:
+    """The thesis' plan on a base that is known, with some of the study's settings changed."""
+    study = config.study["thesis"].model_copy(update=change)
+    config = config.model_copy(update={"study": {"thesis": study}})
+    cost = Cost(sizes or replace(sizes_of(None), assumed=False))
+    made = plan(config, "thesis", pictures={"v1": 30, "v2": 34}, cost=cost, rates={}, device="cpu")
+    return config, made, cost
+
+
+def test_the_memory_is_told_and_grows_with_batch_and_variants(thesis: Config) -> None:
+    _, made, _ = planned(thesis)
+    one, three = (p.peak_bytes / 1e9 for p in made.passes)
+    assert 5 < one < 10, "SD 1.5 in fp32, 512 px, batch 1"
+    assert three > 10 * (one - 5), "24 samples at once"
+    assert f"about {one:.1f} GB of memory" in made.text()
+    _, half, _ = planned(thesis, precision="bf16")
+    assert half.passes[0].peak_bytes < 0.6 * made.passes[0].peak_bytes
+
+
+def test_what_cannot_fit_names_the_setting_that_makes_it_fit(thesis: Config) -> None:
+    """Following the sentence must lead to a study that is not refused."""
+    for free, said in [
+        (40e9, r"set side_by_side = 1$"),
+        (20e9, r'set side_by_side = 1 and precision = "bf16"$'),
+        (5e9, r'set side_by_side = 1 and precision = "bf16" and batch = 2$'),
+    ]:
+        config, made, cost = planned(thesis)
+        with pytest.raises(ConfigError, match=said) as refused:
+            check_memory(config, made, cost=cost, free=free, device="cpu")
+        assert f"{free / 1e9:.1f} GB are free" in str(refused.value)
+        change: dict[str, Any] = {"side_by_side": 1}
+        if "bf16" in said:
+            change["precision"] = "bf16"
+        if "batch" in said:
+            variants = thesis.study["thesis"].variant
+            change["variant"] = {name: v.model_copy(update={"batch": min(v.batch, 2)}) for name, v in variants.items()}
+        config, made, cost = planned(thesis, **change)
+        check_memory(config, made, cost=cost, free=free, device="cpu")
+
+
+def test_where_nothing_fits_that_is_said(thesis: Config) -> None:
+    config, made, cost = planned(thesis)
+    with pytest.raises(ConfigError, match="no setting makes it fit"):
+        check_memory(config, made, cost=cost, free=1e9, device="cpu")
+
+
+def test_an_assumed_base_refuses_nothing(thesis: Config) -> None:
+    config, made, cost = planned(thesis, sizes=sizes_of(None))
+    check_memory(config, made, cost=cost, free=1.0, device="cpu")
+
+
+def test_files_that_do_not_fit_onto_the_disk(thesis: Config, tmp_path: Path) -> None:
+    _, made, _ = planned(thesis, save_every=100)
+    needed = sum(made.disk_bytes.values())
+    rank32, rank64 = 36 * 2**20 + 100_000, 72 * 2**20 + 100_000
+    without_text = made.file_bytes["v4"] + 100_000
+    assert made.disk_bytes["LoRAs"] == 2 * (34 * rank32 + 5 * (rank32 + rank64 + without_text))
+    assert made.disk_bytes["latents"] == (30 + 34) * 8 * 64 * 64 * 4
+    check_disk(made, free=needed, there=0, folder=tmp_path)
+    check_disk(made, free=needed / 2, there=needed / 2, folder=tmp_path)
+    with pytest.raises(StoreError, match=r"writes up to .* GB to .*free some room.*LoRAs.*save_every"):
+        check_disk(made, free=needed - 1, there=0, folder=tmp_path)
+
+
 def test_which_study_is_meant(thesis: Config, tmp_path: Path) -> None:
     assert named(thesis, None) == named(thesis, "thesis") == "thesis"
     with pytest.raises(ConfigError, match=r"no \[study.other\].*thesis"):
@@ -91,7 +163,7 @@ def test_which_study_is_meant(thesis: Config, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_base(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a Stable Diffusion folder"):
+    with pytest.raises(ConfigError, match="not a Stable Diffusion base"):
         cost_of(tmp_path)
 
 

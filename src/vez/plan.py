@@ -1,44 +1,60 @@
-"""What a study will do, said before it does it: steps, pictures seen, file sizes, passes, time. Loads no model."""
+"""What a study will do, said before it does it: steps, time, memory, file sizes; and whether this machine has the room.
 
-import json
+Loads no model. The memory is a prediction (`vez.room` has the formula); time is known from runs that were measured.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vez.config import Config, Study, Variant
-from vez.errors import ConfigError
-from vez.family import layout_of
+from vez.errors import ConfigError, StoreError
+from vez.room import FACTOR, FULL, Sizes, lora_parameters, memory, sizes_of
 
-# Sizes of Stable Diffusion 1.x, for a base whose own configuration is not on this machine yet.
-_SD1_UNET: dict[str, Any] = {
-    "block_out_channels": [320, 640, 1280, 1280],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "cross_attention_dim": 768,
-}
-_SD1_TEXT: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
+BUFFERS = 3  # a state to go on from holds weights and two moments, fp32
+HEADER = 100_000  # bytes of names and metadata in a LoRA file, at most
+GB = 1e9
+SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
 
 
 @dataclass(frozen=True)
 class Cost:
-    """LoRA parameters per unit of rank: what a base adds to a file for each rank."""
+    """What a base costs: LoRA parameters per unit of rank, and by its sizes the memory of a step."""
 
-    unet: int
-    text: int
-    assumed: bool = False
-    """The base is not on this machine; it is taken to be of the family SD 1.x."""
+    sizes: Sizes
+
+    @property
+    def unet(self) -> int:
+        """LoRA parameters of the U-Net per unit of rank."""
+        return lora_parameters(self.sizes)[0]
+
+    @property
+    def text(self) -> int:
+        """LoRA parameters of the text encoders per unit of rank."""
+        return lora_parameters(self.sizes)[1]
+
+    @property
+    def assumed(self) -> bool:
+        """The base is not on this machine; it is taken to be of the family SD 1.x."""
+        return self.sizes.assumed
+
+    def parameters(self, variant: Variant) -> int:
+        """Parameters of a variant's LoRA."""
+        per_rank = (self.unet if variant.lr_unet > 0 else 0) + (self.text if variant.lr_text > 0 else 0)
+        return per_rank * variant.rank
 
     def file_bytes(self, variant: Variant) -> int:
         """Bytes of the weights in a saved LoRA (fp16); names and metadata add some tens of kilobytes."""
-        per_rank = (self.unet if variant.lr_unet > 0 else 0) + (self.text if variant.lr_text > 0 else 0)
-        return per_rank * variant.rank * HALF
+        return self.parameters(variant) * HALF
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Variants that share dataset and batch and so train side by side. ``seconds`` is per seed, None if not known."""
+    """Variants that share dataset and batch and so train side by side. ``seconds`` is per seed, None if not known.
+
+    ``peak_bytes`` is the predicted peak of memory.
+    """
 
     dataset: str
     pictures: int
@@ -47,6 +63,7 @@ class Pass:
     variants: tuple[str, ...]
     steps: int
     seconds: float | None
+    peak_bytes: float
 
     @property
     def seen(self) -> int:
@@ -56,7 +73,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study comes to. ``images`` are the samples drawn."""
+    """What a study comes to. ``images`` are the samples drawn; ``disk_bytes`` is what is written, by what it is."""
 
     study: str
     passes: tuple[Pass, ...]
@@ -65,6 +82,7 @@ class Plan:
     images: int
     assumed: bool
     length: str
+    disk_bytes: dict[str, float]
 
     @property
     def seconds(self) -> float | None:
@@ -83,10 +101,12 @@ class Plan:
             side = f"{_count(len(one.variants), 'variant')} in one pass" if len(one.variants) > 1 else "1 variant"
             lines.append(
                 f"  pass {i}: dataset {one.dataset}, at most {one.pictures} pictures, batch {one.batch} → "
-                f"{one.steps} steps, {one.seen} pictures seen; {side}; {time}"
+                f"{one.steps} steps, {one.seen} pictures seen; {side}; {time}; "
+                f"about {one.peak_bytes / GB:.1f} GB of memory"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
         lines.append(f"  then {self.images} images to compare them")
+        lines.append(f"  at most {sum(self.disk_bytes.values()) / GB:.2f} GB on the disk")
         if self.seconds is not None and len(self.passes) * len(self.seeds) > 1:
             lines.append(f"  training takes about {span(self.seconds)} in all")
         if self.assumed:
@@ -99,36 +119,149 @@ def plan(
 ) -> Plan:
     """The plan of ``config.study[name]``.
 
-    ``pictures``: training pictures per dataset. ``rates``: measured seconds per step by `rate_key`. Pure.
+    ``pictures``: training pictures per dataset. ``rates``: measured seconds per step by `rate_key`. ``device``: its
+    kind; "", one not known, is taken to be a CPU. Pure.
     """
     study = config.study[name]
     passes = []
-    for (dataset, batch, accumulate), names in groups(study).items():
+    for dataset, batch, names in groups(study):
         steps = study.steps_of(study.variant[names[0]], pictures[dataset])
-        rate = rates.get(rate_key(config, name, dataset, batch=batch * accumulate, variants=len(names), device=device))
-        seconds = None if rate is None else rate * steps
-        passes.append(Pass(dataset, pictures[dataset], batch * accumulate, names, steps, seconds))
+        rate = rates.get(rate_key(config, name, dataset, batch=batch, variants=len(names), device=device))
+        peak = peak_bytes(study, names, cost=cost, side=config.dataset[dataset].resolution, device=device)
+        passes.append(
+            Pass(dataset, pictures[dataset], batch, names, steps, None if rate is None else rate * steps, peak)
+        )
     arms = 1 + len(study.variant) * len(study.seeds)
     lengths = (f"{study.steps} steps each", f"{study.images_seen} pictures seen each", f"{study.epochs} epochs each")
     given = (study.steps, study.images_seen, study.epochs)
+    images = arms * len(study.prompts) * study.sampling.seeds
     return Plan(
         study=name,
         passes=tuple(passes),
         seeds=study.seeds,
         file_bytes={variant: cost.file_bytes(setting) for variant, setting in study.variant.items()},
-        images=arms * len(study.prompts) * study.sampling.seeds,
+        images=images,
         assumed=cost.assumed,
         length=next(text for text, value in zip(lengths, given, strict=True) if value is not None),
+        disk_bytes=_disk_bytes(config, study, passes, images=images, cost=cost),
     )
 
 
-def groups(study: Study) -> dict[tuple[str, int, int], tuple[str, ...]]:
-    """Variants by (dataset, batch, accumulate): what shares them shares the tape's steps, and trains in one pass."""
-    found: dict[tuple[str, int, int], tuple[str, ...]] = {}
+def peak_bytes(study: Study, names: tuple[str, ...], *, cost: Cost, side: int, device: str) -> float:
+    """The predicted peak of training these variants side by side, by `vez.room`'s formula."""
+    variants = [study.variant[name] for name in names]
+    return memory(
+        cost.sizes,
+        side=side,
+        batch=variants[0].batch,
+        ranks=[variant.rank for variant in variants],
+        number_bytes=FULL if study.precision == "fp32" else HALF,
+        on_cpu=device in ("", "cpu"),
+        unet=any(variant.lr_unet > 0 for variant in variants),
+        text=any(variant.lr_text > 0 for variant in variants),
+    ).peak
+
+
+def _disk_bytes(config: Config, study: Study, passes: list[Pass], *, images: int, cost: Cost) -> dict[str, float]:
+    """What the study writes at most: pictures counted as if they could not be compressed."""
+    loras = 0.0
+    for one in passes:
+        files = 1 + (0 if study.save_every is None else (one.steps - 1) // study.save_every)
+        for name in one.variants:
+            loras += (cost.file_bytes(study.variant[name]) + HEADER) * files * len(study.seeds)
+    # A state is written beside the one before it, which goes afterwards.
+    states = [sum(cost.parameters(study.variant[name]) for name in one.variants) * FULL * BUFFERS for one in passes]
+    side = study.sampling.size or int(cost.sizes.unet.get("sample_size") or 64) * FACTOR
+    seen = {one.dataset: one.pictures for one in passes}
+    latents = sum(n * 2 * 4 * FULL * (config.dataset[name].resolution // FACTOR) ** 2 for name, n in seen.items())
+    return {"LoRAs": loras, "states": 2 * float(max(states)), "images": 3.0 * images * side**2, "latents": latents}
+
+
+def check_memory(config: Config, made: Plan, *, cost: Cost, free: float, device: str) -> None:
+    """Raise ConfigError, naming the next setting to try, where a pass would need more than the ``free`` bytes.
+
+    A base whose sizes are only assumed refuses nothing.
+    """
+    study = config.study[made.study]
+    for one in sorted(made.passes, key=lambda one: -one.peak_bytes):  # what helps the largest mostly helps all
+        if SURELY * one.peak_bytes <= free or made.assumed:
+            continue
+        side = config.dataset[one.dataset].resolution
+        raise ConfigError(
+            f"training {', '.join(one.variants)} needs about {one.peak_bytes / GB:.1f} GB of memory, and "
+            f"{free / GB:.1f} GB are free; {_way_out(study, one, cost=cost, side=side, free=free, device=device)}"
+        )
+
+
+def _way_out(study: Study, one: Pass, *, cost: Cost, side: int, free: float, device: str) -> str:
+    """The settings to change, one after the other until it fits: first what leaves the results as they are."""
+    tried: list[str] = []
+    names, precision = one.variants, study.precision
+    variants = dict(study.variant)
+
+    def fits() -> bool:
+        now = study.model_copy(update={"variant": variants, "precision": precision})
+        return SURELY * peak_bytes(now, names, cost=cost, side=side, device=device) <= free
+
+    if len(names) > 1:
+        most = next((n for n in range(len(names) - 1, 0, -1) if _fits_in(study, one, n, cost, side, free, device)), 1)
+        names = max((names[i : i + most] for i in range(0, len(names), most)), key=lambda n: _ranks(study, n))
+        tried.append(f"side_by_side = {most}")
+    if not fits() and precision == "fp32":
+        precision = "bf16"
+        tried.append('precision = "bf16"')
+    batch = before = study.variant[names[0]].batch
+    while not fits() and batch > 1:
+        batch = max(1, batch // 2)
+        variants = {name: variant.model_copy(update={"batch": batch}) for name, variant in study.variant.items()}
+    if batch < before:
+        tried.append(f"batch = {batch}")
+    if not fits():
+        return "no setting makes it fit: take smaller pictures (resolution), or a machine with more memory"
+    return f"set {' and '.join(tried)}"
+
+
+def _ranks(study: Study, names: tuple[str, ...]) -> int:
+    return len(names) * max(study.variant[name].rank for name in names)
+
+
+def _fits_in(study: Study, one: Pass, most: int, cost: Cost, side: int, free: float, device: str) -> bool:
+    chunks = [one.variants[i : i + most] for i in range(0, len(one.variants), most)]
+    return all(SURELY * peak_bytes(study, names, cost=cost, side=side, device=device) <= free for names in chunks)
+
+
+def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
+    """Raise StoreError where the planned files do not fit; ``there``: bytes of them that lie in ``folder`` already."""
+    needed = sum(made.disk_bytes.values())
+    if needed - there <= free:
+        return
+    largest = max(made.disk_bytes, key=lambda name: made.disk_bytes[name])
+    ways = {
+        "LoRAs": "a larger save_every keeps fewer of them",
+        "states": "a smaller rank makes them smaller",
+        "images": "fewer prompts or sampling.seeds draw fewer of them",
+        "latents": "fewer pictures or a smaller resolution make fewer of them",
+    }
+    raise StoreError(
+        f"the study writes up to {needed / GB:.2f} GB to {folder}, and {free / GB:.2f} GB are free there; free some "
+        f"room. Most of it is for {largest} ({made.disk_bytes[largest] / GB:.2f} GB): {ways[largest]}"
+    )
+
+
+def groups(study: Study) -> list[tuple[str, int, tuple[str, ...]]]:
+    """(dataset, pictures per step, variants) of each pass.
+
+    Variants that share dataset, batch and accumulate share every step of the tape, and train side by side, at most
+    ``side_by_side`` of them.
+    """
+    found: dict[tuple[str, int, int], list[str]] = {}
     for name, variant in study.variant.items():
-        key = (variant.dataset, variant.batch, variant.accumulate)
-        found[key] = (*found.get(key, ()), name)
-    return found
+        found.setdefault((variant.dataset, variant.batch, variant.accumulate), []).append(name)
+    return [
+        (dataset, batch * accumulate, tuple(names[i : i + (study.side_by_side or len(names))]))
+        for (dataset, batch, accumulate), names in found.items()
+        for i in range(0, len(names), study.side_by_side or len(names))
+    ]
 
 
 def rate_key(config: Config, study: str, dataset: str, *, batch: int, variants: int, device: str) -> str:
@@ -150,26 +283,16 @@ def named(config: Config, name: str | None) -> str:
 
 
 def cost_of(base: Path | None) -> Cost:
-    """What a rank costs on a base in diffusers' layout, from its two configurations; None: taken to be SD 1.x.
+    """What a base in diffusers' layout costs, from its configurations; None: taken to be SD 1.x.
 
-    A LoRA of rank r on a module in → out has r·(in + out) parameters. Per Transformer2DModel of width c, text width d:
-    proj_in and proj_out 4c; and per block in it: self-attention 8c; cross-attention q and out 4c, k and v 2(d + c);
-    feed-forward c + 8c (gated) and 4c + c. Per layer of the text encoder: q, k, v, out 8w; fc1 and fc2 2(w + f).
     Raises ConfigError where the folder cannot be read, BaseModelError where the U-Net is of an unknown build.
     """
+    cost = Cost(sizes_of(base))
     try:
-        unet = _SD1_UNET if base is None else json.loads((base / "unet" / "config.json").read_bytes())
-        text: dict[str, Any] = (
-            _SD1_TEXT if base is None else json.loads((base / "text_encoder" / "config.json").read_bytes())
-        )
-        layout = layout_of(unet, [text])
-        channels, d = list(unet["block_out_channels"]), int(unet["cross_attention_dim"])
-        w, f = int(text["hidden_size"]), int(text["intermediate_size"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"the base {base} is not a Stable Diffusion folder that can be read ({error})") from error
-    found = [(channels[level], depth) for *_, level, depth in layout.transformers()]
-    per_rank = sum(4 * c + depth * (26 * c + 2 * (d + c)) for c, depth in found)
-    return Cost(per_rank, sum(layout.text_layers) * (8 * w + 2 * (w + f)), assumed=base is None)
+        lora_parameters(cost.sizes)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"the base {base} is not a Stable Diffusion base that can be read ({error!r})") from error
+    return cost
 
 
 def _count(n: int, what: str) -> str:

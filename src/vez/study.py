@@ -6,6 +6,7 @@ what depends on it and nothing else.
 """
 
 import json
+import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -25,6 +26,7 @@ from vez.report.arms import BASE
 from vez.report.build import headline
 from vez.report.build import report as write_page
 from vez.report.evidence import LORA_FILE, gather
+from vez.room import Sizes
 from vez.store import write_atomic
 
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_datasets",
+    "check_room",
     "draw_samples",
     "folder_of",
     "lint_datasets",
@@ -41,6 +44,7 @@ __all__ = [
     "run",
     "score_samples",
     "shared_pictures",
+    "sizes",
     "train_runs",
     "verdict",
     "write_report",
@@ -70,13 +74,34 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
 
 def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     """The whole study; the last event is Done with its report. Raises what its stages raise."""
-    base = _load_base(config, device)
+    check_room(config, name, device=device)
+    base: Base | None = _load_base(config, device, precision=config.study[name].precision)
     datasets = yield from build_datasets(config, _datasets_of(config, name))
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
-    yield from draw_samples(config, name, base=base)
+    if config.study[name].precision != "fp32":
+        base = None  # what is drawn is drawn with the base's own numbers: LoRAs are merged into them in fp32
+    yield from draw_samples(config, name, device=device, base=base)
     yield from score_samples(config, name, device=device, datasets=datasets)
     yield write_report(config, name)
+
+
+def check_room(config: Config, name: str, *, device: str = "auto") -> None:
+    """Raise ConfigError where the study cannot fit into the memory, StoreError where its files cannot onto the disk.
+
+    The sentence names what to set instead. A study whose runs are all finished is not asked.
+    """
+    from vez.device import choose
+    from vez.preflight import free_memory
+
+    if all((folder / LORA_FILE).is_file() for *_, folder in _runs(config, name)):
+        return
+    where = choose(device)
+    made, cost = plan(config, name, device=device), planning.cost_of(_base_folder(config))
+    planning.check_memory(config, made, cost=cost, free=free_memory(where), device=where.type)
+    folders = (folder_of(config, name), config.root / ".vez" / "latents")
+    there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    planning.check_disk(made, free=shutil.disk_usage(config.root).free, there=there, folder=config.root)
 
 
 def build_datasets(config: Config, names: Sequence[str] | None = None) -> Generator[Event, None, dict[str, Path]]:
@@ -123,17 +148,24 @@ def train_runs(
 ) -> Iterator[Event]:
     """Train every variant with every seed: variants of one dataset and batch side by side, a pass per seed.
 
+    Before a pass's first run, one step of it is tried (`vez.preflight`).
     Raises RunStopped, after all that could be finished is, where runs came to numbers that are not finite.
     """
+    from vez.preflight import preflight
     from vez.train import train
 
     study = config.study[name]
     if datasets is None:
+        check_room(config, name, device=device)
         datasets = yield from build_datasets(config, _datasets_of(config, name))
-    base = base or _load_base(config, device)
+    base = base or _load_base(config, device, precision=study.precision)
+    yield Note(base.described)
     stopped: list[str] = []
-    for (dataset, batch, accumulate), variants in planning.groups(study).items():
+    for dataset, batch, variants in planning.groups(study):
         frozen = load_dataset(datasets[dataset])
+        todo = {v: study.variant[v] for v in variants if _to_train(config, name, v)}
+        if todo:
+            yield from preflight(base, frozen, todo, precision=study.precision, sampling=study.sampling)
         for seed in study.seeds:
             steps: list[Step] = []
             events = train(
@@ -159,7 +191,7 @@ def train_runs(
                 stopped.append(str(error))
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
             key = planning.rate_key(
-                config, name, dataset, batch=batch * accumulate, variants=side, device=base.device.type
+                config, name, dataset, batch=batch, variants=side, device=base.device.type
             )
             _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
     if stopped:
@@ -225,6 +257,11 @@ def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
     return folder_of(config, name) / "runs" / f"{variant}-{seed}"
 
 
+def _to_train(config: Config, name: str, variant: str) -> bool:
+    folders = [_run_folder(config, name, variant, seed) for seed in config.study[name].seeds]
+    return not all((folder / LORA_FILE).is_file() for folder in folders)
+
+
 def _runs(config: Config, name: str) -> Iterator[tuple[str, str, Path]]:
     """(arm, variant, run folder) of every run. An arm is called after its variant; of several seeds, after its run."""
     study = config.study[name]
@@ -257,12 +294,23 @@ def _training_pictures(config: Config, dataset: str) -> int:
     return (found - recipe.held_out) * len(recipe.crops)
 
 
-def _load_base(config: Config, device: str) -> "Base":
+def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base":
+    """The project's base; its networks in the precision that it is trained in, so that no second copy is kept."""
     from vez.base import load
     from vez.device import choose
+    from vez.preflight import DTYPES
 
-    folder = config.root / config.project.base  # a path in vez.toml is relative to it
-    return load(str(folder) if folder.is_dir() else config.project.base, device=choose(device))
+    project = config.project
+    return load(
+        config.source(project.base),
+        device=choose(device),
+        dtype=DTYPES[precision],
+        vae=project.vae and config.source(project.vae),
+        tokenizer=project.tokenizer and config.source(project.tokenizer),
+        prediction="v_prediction" if project.prediction == "v" else project.prediction,
+        clip_skip=project.clip_skip,
+        tokens=project.tokens,
+    )
 
 
 def _clip_source(config: Config, name: str) -> str:
@@ -285,8 +333,13 @@ def _base_folder(config: Config) -> Path | None:
     """Where the base's configuration lies, if it is on this machine without asking the network."""
     if config.project.base == "tiny":
         return Path(demo.__file__).parent / "base"
-    folder = config.root / config.project.base
-    return folder if folder.is_dir() else None
+    source = config.root / config.project.base
+    return source if source.exists() else None
+
+
+def sizes(config: Config) -> Sizes:
+    """The sizes of the project's base, as far as they are known without asking the network."""
+    return planning.cost_of(_base_folder(config)).sizes
 
 
 def _rates(config: Config) -> dict[str, float]:

@@ -1,0 +1,74 @@
+"""What a piece of work asks of a machine, counted; and what the machine can do, measured."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+_aten = torch.ops.aten
+# What torch's own table lacks: products added in place, and the CPU's fused attention.
+_FORMULAS: dict[Any, Any] = flop_registry | {
+    _aten.baddbmm_: flop_registry[_aten.baddbmm],
+    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+_RATE_SECONDS = 0.5
+
+
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operators and floating-point operations of what runs inside; views, which compute nothing, are not counted.
+
+    A multiplication and an addition are two. An operator is about one launch on a GPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators = 0
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator and count it."""
+        result = func(*args, **(kwargs or {}))
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=result))
+        aliases = [value.alias_info for value in func._schema.returns]
+        self.operators += not any(alias is not None and not alias.is_write for alias in aliases)
+        return result
+
+
+def counted(work: Callable[[], object]) -> Counted:
+    """Do the work once and count it."""
+    mode = Counted()
+    with mode:
+        work()
+    return mode
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP per second of a large square matrix product in ``dtype``, the best of half a second."""
+    side = _SIDES.get(device.type, 2048)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    out = torch.mm(a, b)
+    settle(device)
+    best, until = float("inf"), perf_counter() + _RATE_SECONDS
+    while perf_counter() < until:
+        began = perf_counter()
+        torch.mm(a, b, out=out)
+        settle(device)
+        best = min(best, perf_counter() - began)
+    return 2 * side**3 / best
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

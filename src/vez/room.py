@@ -1,0 +1,223 @@
+"""What a base and a training step take up in memory, from the base's configurations alone. Loads no model, no torch.
+
+peak = program + weights + LoRAs + step, where
+
+- program: the interpreter and the libraries, before any weight is loaded.
+- weights: U-Net and text encoders in the precision of the run, the VAE in fp32.
+- LoRAs: parameters, gradients and AdamW's two moments, fp32: 16 bytes per parameter. Ranks of variants that train side
+  by side are padded to the largest.
+- step: what the forward pass keeps for the backward one, per sample and variant, times `SPREAD` for what is alive for
+  a moment only and for what the allocator cannot give back. A ResNet block keeps 3 (in + out) numbers per pixel of
+  its level; a transformer block `KEPT` per pixel and channel, and a rank per adapted module; where attention is in
+  plain products, its matrices; a text encoder's layer `KEPT_TEXT` per token and channel.
+
+The counts of what is kept are read off the networks (`torch.autograd.graph.saved_tensors_hooks`); SPREAD and program
+are fitted to measured peaks on a CPU. tests/test_room.py and bench/results hold predictions against measurements.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vez import ldm
+from vez.errors import ConfigError
+from vez.family import Layout, layout_of
+
+PROGRAM = 450e6
+SPREAD = 1.37
+KEPT, KEPT_TEXT, PLAIN_MATRICES = 32, 24, 2
+TOKENS = 77
+FULL = 4  # bytes of an fp32 number
+STATE_NUMBERS = 4  # a LoRA parameter, its gradient, two moments
+PLAIN_SIDE = 256  # pictures up to this side use plain attention in bf16 on a CPU (vez.train)
+_MODULES = 12  # of a transformer with one block that hold a LoRA
+# Sizes of Stable Diffusion 1.x, for a base whose own configuration is not on this machine yet.
+_SD1_UNET: dict[str, Any] = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+_SD1_TEXT: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_SD_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
+_VAE_PER_SQUARE = 138  # parameters of Stable Diffusion's VAE (83.65 million) per sum of its squared channels
+FACTOR = 8  # pixels per latent cell along a side
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A base's configurations: its U-Net's, its text encoders', its VAE's. ``assumed``: taken to be SD 1.x's."""
+
+    unet: Mapping[str, Any]
+    texts: tuple[Mapping[str, Any], ...]
+    vae: Mapping[str, Any]
+    assumed: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Where its attention blocks stand."""
+        return layout_of(self.unet, list(self.texts))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the U-Net's levels, the finest first."""
+        return tuple(int(c) for c in self.unet["block_out_channels"])
+
+
+def sizes_of(base: Path | None) -> Sizes:
+    """The sizes of a base in diffusers' layout or in a single .safetensors file; None: taken to be SD 1.x's.
+
+    So is a file that would have to be unpickled. Raises ConfigError, BaseModelError.
+    """
+    if base is None or (base.is_file() and base.suffix != ".safetensors"):
+        return Sizes(_SD1_UNET, (_SD1_TEXT,), _SD_VAE, assumed=True)
+    if base.is_file():
+        shapes, _ = ldm.header_of(base)
+        contents = ldm.contents_of(shapes, name=base.name)
+        return Sizes(contents.unet, tuple(text for _, text in contents.texts), contents.vae or _SD_VAE)
+    try:
+        texts = [name for name in ("text_encoder", "text_encoder_2") if (base / name).is_dir()] or ["text_encoder"]
+        unet, *rest = (json.loads((base / part / "config.json").read_bytes()) for part in ("unet", *texts))
+        own = base / "vae" / "config.json"  # another VAE may have been asked for
+        vae = json.loads(own.read_bytes()) if own.exists() else _SD_VAE
+        if not all(isinstance(config, dict) for config in (unet, vae, *rest)):
+            raise ValueError("a configuration is no table")
+        return Sizes(unet, tuple(rest), vae)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the base {base} is not a Stable Diffusion base that can be read ({error})") from error
+
+
+def resnets(sizes: Sizes) -> Iterator[tuple[int, int, int]]:
+    """(level, channels in, channels out) of each ResNet block of the U-Net, in order."""
+    channels, layers = sizes.channels, int(sizes.unet.get("layers_per_block", 2))
+    skips, width = [channels[0]], channels[0]
+    last = len(channels) - 1
+    for level, out in enumerate(channels):
+        for _ in range(layers):
+            yield level, width, out
+            width = out
+            skips.append(out)
+        if level < last:
+            skips.append(out)  # the downsampler's
+    yield last, width, width
+    yield last, width, width
+    for level in range(last, -1, -1):
+        for _ in range(layers + 1):
+            yield level, width + skips.pop(), channels[level]
+            width = channels[level]
+
+
+def unet_parameters(sizes: Sizes) -> int:
+    """Parameters of the U-Net (SD 1.x: 859,520,964; SDXL: 2,567,463,684)."""
+    channels, d = sizes.channels, int(sizes.unet["cross_attention_dim"])
+    first, time = channels[0], 4 * channels[0]
+    total: int = 9 * 4 * first + first + first * time + time + time * time + time  # conv_in, time embedding
+    total += 2 * first + 9 * 4 * first + 4  # conv_norm_out, conv_out
+    pooled = int(sizes.unet.get("projection_class_embeddings_input_dim") or 0)
+    if pooled:
+        total += pooled * time + time + time * time + time
+    for _, inner, out in resnets(sizes):
+        total += 2 * inner + 9 * inner * out + out + time * out + out + 2 * out + 9 * out * out + out
+        total += inner * out + out if inner != out else 0
+    for *_, level, depth in sizes.layout.transformers():
+        c: int = channels[level]
+        total += 2 * c + 2 * (c * c + c) + depth * (6 * c + 6 * c * c + 2 * d * c + 2 * c + 12 * c * c + 9 * c)
+    return total + sum(9 * c * c + c for c in (*channels[:-1], *channels[1:]))  # down- and upsamplers
+
+
+def text_parameters(sizes: Sizes) -> int:
+    """Parameters of the text encoders (CLIP-L: 123,060,480)."""
+    total = 0
+    for text in sizes.texts:
+        w, f = int(text["hidden_size"]), int(text["intermediate_size"])
+        layer = 4 * (w * w + w) + 2 * w * f + f + w + 4 * w
+        total += (int(text.get("vocab_size", 49408)) + TOKENS) * w + int(text["num_hidden_layers"]) * layer + 2 * w
+        total += w * int(text.get("projection_dim", 0)) if len(sizes.texts) > 1 and text is sizes.texts[-1] else 0
+    return total
+
+
+def vae_parameters(sizes: Sizes) -> int:
+    """Parameters of the VAE, about."""
+    return _VAE_PER_SQUARE * sum(int(c) ** 2 for c in sizes.vae["block_out_channels"])
+
+
+def lora_parameters(sizes: Sizes) -> tuple[int, int]:
+    """LoRA parameters per unit of rank: of the U-Net, of the text encoders.
+
+    A LoRA of rank r on a module in → out has r·(in + out) parameters. Per Transformer2DModel of width c, text width d:
+    proj_in and proj_out 4c; and per block in it: self-attention 8c; cross-attention q and out 4c, k and v 2(d + c);
+    feed-forward c + 8c (gated) and 4c + c. Per layer of a text encoder: q, k, v, out 8w; fc1 and fc2 2(w + f).
+    """
+    d = int(sizes.unet["cross_attention_dim"])
+    found = [(sizes.channels[level], depth) for *_, level, depth in sizes.layout.transformers()]
+    unet = sum(4 * c + depth * (26 * c + 2 * (d + c)) for c, depth in found)
+    text = 0
+    for one in sizes.texts:
+        w, f = int(one["hidden_size"]), int(one["intermediate_size"])
+        text += int(one["num_hidden_layers"]) * (8 * w + 2 * (w + f))
+    return unet, text
+
+
+def kept_numbers(sizes: Sizes, *, side: int, rank: int, text: bool, plain: bool) -> float:
+    """Numbers that one sample's forward pass keeps. ``side`` of the picture in pixels; ``plain`` attention matrices;
+    ``text``: the text encoders are trained too."""
+    area = [(side // FACTOR / 2**level) ** 2 for level in range(len(sizes.channels))]
+    total: float = sum(3 * area[level] * (inner + out) for level, inner, out in resnets(sizes))
+    heads = sizes.unet.get("attention_head_dim", 8)
+    for *_, level, depth in sizes.layout.transformers():
+        pixels, c = area[level], sizes.channels[level]
+        total += depth * pixels * (KEPT * c + _MODULES * rank)
+        if plain:  # diffusers' attention_head_dim is the number of heads
+            number = heads[level] if isinstance(heads, Sequence) else heads
+            total += depth * PLAIN_MATRICES * number * pixels * (pixels + TOKENS)
+    if text:
+        total += sum(int(t["num_hidden_layers"]) * TOKENS * KEPT_TEXT * int(t["hidden_size"]) for t in sizes.texts)
+    return total
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The parts of a predicted peak, in bytes."""
+
+    program: float
+    weights: float
+    loras: float
+    step: float
+
+    @property
+    def peak(self) -> float:
+        """All of them."""
+        return self.program + self.weights + self.loras + self.step
+
+
+def memory(
+    sizes: Sizes,
+    *,
+    side: int,
+    batch: int,
+    ranks: Sequence[int],
+    number_bytes: int,
+    on_cpu: bool = True,
+    unet: bool = True,
+    text: bool = True,
+    vae: bool = True,
+) -> Memory:
+    """The predicted peak of a run of ``len(ranks)`` variants side by side.
+
+    ``number_bytes``: 4 for fp32, 2 for bf16; ``unet``, ``text``: whether any variant adapts them; ``vae``: whether one
+    is loaded. Raises BaseModelError for a U-Net of an unknown build.
+    """
+    per_unet, per_text = lora_parameters(sizes)
+    per_rank = (per_unet if unet else 0) + (per_text if text else 0)
+    weights = number_bytes * (unet_parameters(sizes) + text_parameters(sizes))
+    plain = on_cpu and number_bytes < FULL and side <= PLAIN_SIDE
+    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, plain=plain)
+    return Memory(
+        program=PROGRAM,
+        weights=weights + (FULL * vae_parameters(sizes) if vae else 0),
+        loras=float(FULL * STATE_NUMBERS * per_rank * max(ranks) * len(ranks)),
+        step=SPREAD * number_bytes * batch * len(ranks) * kept,
+    )

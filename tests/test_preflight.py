@@ -1,0 +1,102 @@
+"""One picture, one step, one sample before a run: it finds what is broken, and leaves no trace in what comes after."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import fingerprint
+from small import make_dataset
+from vez.base import Base
+from vez.config import Sampling, Variant
+from vez.dataset import Dataset
+from vez.errors import TrainError
+from vez.events import Note, Saved, Step
+from vez.preflight import captions, free_memory, largest, preflight
+from vez.train import train
+
+VARIANTS = {
+    "low": Variant(dataset="d", batch=2, rank=2),
+    "high": Variant(dataset="d", batch=2, rank=4, lr_text=0),
+}
+SAMPLING = Sampling(steps=2)
+
+
+def test_it_says_the_captions_and_that_all_is_well(random_base: Base, tiny_dataset: Dataset) -> None:
+    notes = [e.text for e in preflight(random_base, tiny_dataset, VARIANTS, precision="fp32", sampling=SAMPLING)]  # type: ignore[union-attr]
+    assert len(notes) == 4
+    assert notes[0] == f"{tiny_dataset.train[0].file} is trained with: {tiny_dataset.train[0].caption}"
+    assert notes[2].endswith(tiny_dataset.train[-1].caption)
+    assert "all is well" in notes[3]
+
+
+def test_it_takes_nothing_from_any_source_of_randomness(random_base: Base, tiny_dataset: Dataset) -> None:
+    before = (torch.get_rng_state(), random.getstate(), str(np.random.get_state()))
+    weights = fingerprint(random_base)
+    list(preflight(random_base, tiny_dataset, VARIANTS, precision="bf16", sampling=SAMPLING))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), str(np.random.get_state())) == before[1:]
+    assert fingerprint(random_base) == weights
+    assert random_base.dtype == torch.float32
+    assert not any(p.requires_grad for p in random_base.unet.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_after_it_is_the_run_without_it(
+    random_base: Base, tiny_dataset: Dataset, tmp_path: Path, precision: str
+) -> None:
+    files, losses = [], []
+    for name in ("without", "with"):
+        if name == "with":
+            list(preflight(random_base, tiny_dataset, VARIANTS, precision=precision, sampling=SAMPLING))  # type: ignore[arg-type]
+        into = {variant: tmp_path / name / variant for variant in VARIANTS}
+        events = list(
+            train(random_base, tiny_dataset, VARIANTS, seed=0, steps=2, into=into, precision=precision)  # type: ignore[arg-type]
+        )
+        losses.append([event.loss for event in events if isinstance(event, Step)])
+        assert sum(isinstance(event, Saved) for event in events) == 2
+        files.append([(into[variant] / "lora.safetensors").read_bytes() for variant in VARIANTS])
+    assert losses[0] == losses[1]
+    assert files[0] == files[1]
+
+
+def test_a_broken_base_is_found_before_the_run(random_base: Base, tiny_dataset: Dataset) -> None:
+    weight = random_base.unet.get_submodule("conv_out").weight
+    assert isinstance(weight, torch.Tensor)
+    kept = weight[0, 0, 0, 0].clone()
+    try:
+        weight[0, 0, 0, 0] = float("nan")
+        with pytest.raises(TrainError, match="the loss of low is not finite at the very first step"):
+            list(preflight(random_base, tiny_dataset, VARIANTS, precision="fp32", sampling=SAMPLING))
+    finally:
+        weight[0, 0, 0, 0] = kept
+
+
+def test_a_broken_vae_is_found_too(random_base: Base, tiny_dataset: Dataset) -> None:
+    bias = random_base.vae.get_submodule("quant_conv").bias
+    assert isinstance(bias, torch.Tensor)
+    kept = bias.clone()
+    try:
+        bias.fill_(float("inf"))
+        with pytest.raises(TrainError, match=r"the VAE of .* not finite"):
+            list(preflight(random_base, tiny_dataset, VARIANTS, precision="fp32", sampling=SAMPLING))
+    finally:
+        bias.copy_(kept)
+
+
+def test_the_largest_picture_is_tried(tmp_path: Path) -> None:
+    """What fits with it fits with every other."""
+    dataset = make_dataset(tmp_path / "d", shapes=[(64, 64), (128, 64), (64, 32)])
+    assert (largest(dataset).width, largest(dataset).height) == (128, 64)
+
+
+def test_few_pictures_have_few_captions(tmp_path: Path) -> None:
+    notes = list(captions(make_dataset(tmp_path / "d", pictures=3, held_out=2)))
+    assert len(notes) == 1
+    assert all(isinstance(note, Note) for note in notes)
+
+
+def test_the_machine_has_memory() -> None:
+    assert free_memory(torch.device("cpu")) > 2**20
