@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as theirs
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from ldm_files import KINDS, Small, ldm_tensors, make_small, write_single
+from full_size import empty
+from ldm_files import KINDS, Kind, Small, ldm_tensors, make_small, write_single
 from small_words import make_tokenizer
 from vez import base as bases
 from vez import ldm
+from vez.denoise import Batch, variant_losses
 from vez.errors import BaseModelError
-from vez.family import FAMILIES
+from vez.family import FAMILIES, family_of, layout_of
+from vez.lora import LoraSpec, attach
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +233,49 @@ def test_another_vae(words: int, tokenizer: Path, tmp_path: Path) -> None:
     save_file(load_file(tmp_path / "xl" / "diffusion_pytorch_model.safetensors"), tmp_path / "theirs.safetensors")
     with pytest.raises(BaseModelError, match="name the folder"):
         bases.load(str(file), tokenizer=str(tokenizer), vae=str(tmp_path / "theirs.safetensors"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_published_sizes_are_told_by_names_and_shapes_alone(kind: Kind) -> None:
+    full = empty(kind)
+    tensors = ldm_tensors(full)
+    found = ldm.contents_of({name: tuple(value.shape) for name, value in tensors.items()}, name="it")
+    texts = [config for _, config in found.texts]
+    family = family_of(found.unet, texts, layout_of(found.unet, texts))
+    assert family is FAMILIES[kind]
+    assert found.vae is not None
+    for config, network in ((found.unet, full.unet), (found.vae, full.vae)):
+        for key, value in config.items():
+            wanted = getattr(network.config, key)
+            one_for_all = isinstance(value, list) and isinstance(wanted, int)
+            assert value == (
+                [wanted] * len(value) if one_for_all else list(wanted) if isinstance(value, list) else wanted
+            )
+    with init_empty_weights():
+        again = Small(kind, UNet2DConditionModel(**found.unet), AutoencoderKL(**found.vae), full.texts)
+    for one, other in ((again.unet, full.unet), (again.vae, full.vae)):
+        assert {n: p.shape for n, p in one.state_dict().items()} == {n: p.shape for n, p in other.state_dict().items()}
+    for config, encoder in zip(texts, full.texts, strict=True):
+        assert all(getattr(encoder.config, key) == value for key, value in config.items() if key != "projection_dim")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_checkpoint_trains(kind: Kind, tokenizer: Path, tmp_path: Path) -> None:
+    """Shape-true random numbers in half precision, from one file (2 to 7 GB): load, one step, its LoRA's modules."""
+    numbers = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).half() * 0.02
+    tensors = {}
+    for name, value in ldm_tensors(empty(kind)).items():
+        size = value.numel()
+        tensors[name] = numbers.repeat(size // len(numbers) + 1)[:size].reshape(value.shape).clone()
+    save_file(tensors, tmp_path / "m.safetensors", metadata={"modelspec.prediction_type": "epsilon"})
+    del tensors
+    base = bases.load(str(tmp_path / "m.safetensors"), tokenizer=str(tokenizer), dtype=torch.bfloat16)
+    assert base.family is FAMILIES[kind]
+    lora = attach(base, [LoraSpec(1, 1.0)], seed=0)
+    latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]]) if kind == "sdxl" else None
+    batch = Batch(latents, noise, torch.tensor([500]), bases.tokenize(base, ["zolka"]), sizes=sizes)
+    loss = variant_losses(base, batch, variants=1)
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss).all() and len(lora.state(0)) == {"sd1": 264, "sd2": 330, "sdxl": 986}[kind]

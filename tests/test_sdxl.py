@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import init_empty_weights
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from ldm_files import ldm_tensors, make_small
+from full_size import empty
+from ldm_files import Kind, ldm_tensors, make_small
 from vez import base as bases
 from vez import interop
 from vez.base import Base, predict
@@ -29,37 +28,6 @@ from vez.interop import LoraState, base_keys, merge, parent_of, save_kohya, to_b
 from vez.lora import LoraSpec, attach
 from vez.sample import denoise, moves, noise, sample
 from vez.train import train
-
-SD = {
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}
-FULL_UNETS: dict[str, dict[str, Any]] = {
-    "sd1": {**SD, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd2": {
-        **SD,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-    },
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "attention_head_dim": (5, 10, 20),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-FULL_TEXTS = {"sd1": [CLIP_L], "sd2": [CLIP_H], "sdxl": [CLIP_L, CLIP_G]}
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +61,13 @@ def state(xl: Base) -> LoraState:
     ],
 )
 def test_modules_of_the_published_sizes(
-    random_base: Base, kind: str, unet: int, texts: list[int], numbers: tuple[int, int]
+    random_base: Base, kind: Kind, unet: int, texts: list[int], numbers: tuple[int, int]
 ) -> None:
     """On the meta device: the networks in full, without a number in them. Counts are kohya's own (peers' logs)."""
-    with init_empty_weights():
-        network = UNet2DConditionModel(**FULL_UNETS[kind])
-        kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-        encoders = tuple(kinds[n](CLIPTextConfig(**config)) for n, config in enumerate(FULL_TEXTS[kind]))
+    full = empty(kind)
     family = FAMILIES[kind]
     assert family.layout is not None
-    base = replace(random_base, family=family, layout=family.layout, unet=network, text_encoders=encoders)
+    base = replace(random_base, family=family, layout=family.layout, unet=full.unet, text_encoders=full.texts)
     keys = base_keys(base)
     assert sum(t.network == "unet" for t in keys.values()) == unet
     assert [sum(t.network == "text" and t.encoder == n for t in keys.values()) for n in range(len(texts))] == texts
