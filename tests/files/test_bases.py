@@ -242,6 +242,10 @@ def test_what_cannot_be_done_leaves_nothing(random_base_folder: Path, lora: Lora
     with pytest.raises(BaseModelError, match="unet"):
         extract(str(tmp_path), base, Keep(rank=2))
     assert list(tmp_path.iterdir()) == []
+    large = LoraFile({p: w._replace(alpha=1e38) for p, w in lora.modules.items()}, {}, "tiny", "kohya", torch.float32)
+    with pytest.raises(LoraFileError, match="too large for the base's float32"):
+        merge_into(base, [large], [100.0], out)
+    assert list(tmp_path.iterdir()) == []
     out.mkdir()
     with pytest.raises(LoraFileError, match="new folder"):
         merge_into(base, [lora], [1.0], out)

@@ -245,6 +245,9 @@ def _changed(
         weight = tensors[name]
         change = sum((weights.delta() * strength for weights, strength in modules), torch.zeros(()))
         tensors[name] = (weight.float() + change.view(weight.shape)).to(weight.dtype)
+        if not torch.isfinite(tensors[name]).all():
+            raise LoraFileError(f"{name} would hold numbers too large for the base's {str(weight.dtype)[6:]}; "
+                                "give a smaller --weight")  # fmt: skip
     return tensors
 
 

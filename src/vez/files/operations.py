@@ -26,7 +26,7 @@ class Keep:
 
     ``rank`` is the most; ``energy`` the share of the squared singular values (kohya's sv_fro is its square root);
     ``ratio``: singular values below the largest divided by it are dropped (kohya's sv_ratio). kohya's script keeps one
-    or two more than its threshold asks for.
+    more than its threshold asks for.
     """
 
     rank: int | None = None
