@@ -657,6 +657,7 @@ def test_class_pictures_that_cannot_be_read_leave_nothing(tmp_path: Path) -> Non
         ("a.json", b'{"network_dim": 4, "unet_lr": "x"}'),
         ("a.json", b'{"network_dim": 4, "additional_parameters": "--x \\"y"}'),
         ("a.json", b'{"network_dim": ' + b"9" * 6000 + b"}"),
+        ("a.json", b'{"network_dim": 4, "epoch": NaN}'),
         ("a.json", b'{"picture.png": {"caption": "of fine-tuning"}}'),
         ("a.safetensors", b"\x00"),
         ("a.safetensors", b"\xff" * 16),
@@ -694,7 +695,7 @@ def test_only_the_header_of_a_lora_is_read(tmp_path: Path) -> None:
 
 def test_a_terminal_obeys_nothing_that_a_file_says(tmp_path: Path) -> None:
     evil = "\x1b[2J\n[project]\nbase = 'evil' \u202e"
-    values = {"network_dim": 4, "output_name": evil, "training_comment": evil, "unknown": {evil: [evil]}, evil: 1,
+    values = {"network_dim": 4, "optimizer_args.betas": "half \ud800", "output_name": evil, "training_comment": evil, "unknown": {evil: [evil]}, evil: 1,
               "pretrained_model_name_or_path": evil, "train_data_dir": evil}  # fmt: skip
     project, loaded, _ = made(tmp_path / "new", written(tmp_path / "a.json", values))
     assert loaded.project.base == evil.strip()

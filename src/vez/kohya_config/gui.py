@@ -7,6 +7,7 @@ sd-scripts' own default then holds and not the zero.
 import re
 import shlex
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 from vez.errors import ConfigError
@@ -73,7 +74,10 @@ def from_gui(table: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]
 def number(value: Any) -> float:
     """A number that may be written as text. Raises ConfigError."""
     try:
-        return float(value)
+        found = float(value)
+        if not isfinite(found):
+            raise ValueError("not finite")
+        return found
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{str(value)[:40]!r} stands where kohya's GUI has a number; mend the file") from error
 

@@ -122,7 +122,7 @@ def with_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
         if key in ("network_args", "optimizer_args"):
             apart.update({f"{key}.{name}": of for name, of in _arguments(key, value).items()})
         else:
-            apart[_clean(key)] = value
+            apart[key] = value
     return apart
 
 
@@ -134,7 +134,7 @@ def parsed(path: Path) -> dict[str, Any]:
         if len(data) > _MOST_TEXT:
             raise ConfigError(f"{path} has more than {_MOST_TEXT // 2**20} MiB; no config of kohya's has that many")
         text = data.decode("utf-8-sig")
-        table = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        table = _json_of(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -144,6 +144,11 @@ def parsed(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{path} holds a {type(table).__name__}; expected kohya's settings by name")
     return table
+
+
+def _json_of(text: str) -> Any:
+    """What JSON says, in text that a file can hold: JSON may say half of a character. Raises ValueError."""
+    return json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def words(folders: Sequence[Folder]) -> tuple[str, str]:
@@ -157,11 +162,11 @@ def _arguments(key: str, value: Any) -> dict[str, str]:
     """``["conv_dim=8", …]``, or the same in one string, as a table. Raises ConfigError."""
     parts = value.replace('"', "").split() if isinstance(value, str) else value
     if isinstance(parts, dict):
-        return {_clean(str(name)): str(of) for name, of in parts.items()}
+        return {str(name): str(of) for name, of in parts.items()}
     if not isinstance(parts, list) or not all(isinstance(part, str) and "=" in part for part in parts):
         raise ConfigError(f'{key} is {shown(value)}; expected a list as in ["conv_dim=8", "conv_alpha=4"]')
     pairs = (part.split("=", 1) for part in parts)
-    return {_clean(name.strip()): of.strip().strip("\"'") for name, of in pairs}
+    return {name.strip(): of.strip().strip("\"'") for name, of in pairs}
 
 
 def _from_dataset(path: Path, table: Mapping[str, Any]) -> Said:
@@ -178,7 +183,7 @@ def _from_dataset(path: Path, table: Mapping[str, Any]) -> Said:
             for key in effective if not is_reg else ():
                 if key not in _OF_FOLDERS:
                     name = {"batch_size": "train_batch_size"}.get(key, key)
-                    values.setdefault(_clean(name), []).append(effective[key])
+                    values.setdefault(name, []).append(effective[key])
     one = {key: of[0] for key, of in values.items() if len(of) == len(folders) and all(v == of[0] for v in of)}
     remarks = tuple(
         f"{visible(key)} differs between subsets ({', '.join(shown(v) for v in of[:4])}); vez has one for all"
@@ -193,7 +198,7 @@ def _folder(subset: Mapping[str, Any]) -> Folder:
     repeats, words = subset.get("num_repeats", 1), subset.get("class_tokens", "")
     name = re.split(r"[/\\]", str(subset.get("image_dir", "")).rstrip("/\\"))[-1]
     whole = repeats if isinstance(repeats, int) and not isinstance(repeats, bool) else 1
-    return Folder(_clean(name), whole, None, _clean(words) if isinstance(words, str) else "")
+    return Folder(name, whole, None, words if isinstance(words, str) else "")
 
 
 def _table(path: Path, value: Any) -> Mapping[str, Any]:
@@ -217,7 +222,7 @@ def _header(path: Path) -> dict[str, str]:
             if len(start) < 8 or not 2 <= length <= _MOST_HEADER:
                 raise ConfigError(f"{path} is not a safetensors file, or is cut short; download it again")
             data = file.read(length)
-        header = json.loads(data.decode("utf-8")) if len(data) == length else None
+        header = _json_of(data.decode("utf-8")) if len(data) == length else None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -253,7 +258,7 @@ def _from_header(path: Path, metadata: Mapping[str, str]) -> Said:
     remarks = []
     if said.get("steps", "") not in ("", said.get("max_train_steps")):
         remarks.append(f"this file was saved at step {visible(said['steps'])[:20]}, before the end of its run")
-    trigger = trigger or _clean(metadata.get("modelspec.trigger_phrase", "")).strip()
+    trigger = trigger or metadata.get("modelspec.trigger_phrase", "").strip()
     return Said(path, "saved LoRA", with_arguments(values), tuple(remarks), tuple(folders), trigger, noun)
 
 
@@ -271,26 +276,21 @@ def _counted(folders: Mapping[str, Any]) -> list[Folder]:
         repeats, pictures = (of.get("n_repeats"), of.get("img_count")) if isinstance(of, dict) else (None, None)
         if isinstance(repeats, int) and isinstance(pictures, int) and repeats > 0 and pictures > 0:
             words = (number_and_words(name) or (0, ""))[1] if "_" in name else ""
-            found.append(Folder(_clean(name), repeats, pictures, _clean(words)))
+            found.append(Folder(name, repeats, pictures, words))
     return found
 
 
 def _json(text: str | None, kind: type) -> Any:
     """What a header holds as JSON; empty where it is not of the kind."""
     try:
-        value = json.loads(text) if text else kind()
+        value = _json_of(text) if text else kind()
     except (ValueError, RecursionError):
         return kind()
     return value if isinstance(value, kind) else kind()
 
 
-def _clean(text: str) -> str:
-    """Text that a file can hold: JSON may say half of a character."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def shown(value: Any) -> str:
     """A value in one line that is safe to print, cut after 80 characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = visible(_clean(text))
+    text = visible(text)
     return text if len(text) <= 80 else f"{text[:77]}…"
