@@ -173,12 +173,12 @@ def load_kohya(path: Path) -> tuple[LoraState, dict[str, str]]:
     tensors, metadata = read_tensors(path)
     marks = [what for mark, what in _OTHER_FORMATS if any(mark in name for name in tensors)]
     if marks:
-        raise LoraFileError(f"{path} is {marks[0]}; vez reads kohya's LoRA layout only: convert it first")
+        raise LoraFileError(f"{path} is {marks[0]}; only kohya's layout is read here; try `vez convert`")
     modules: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         module, _, part = name.partition(".")
         if part not in _PARTS or not module.startswith("lora_"):
-            raise LoraFileError(f"{path} holds {name[:80]!r}, which is not in kohya's LoRA layout; convert it first")
+            raise LoraFileError(f"{path} holds {name[:80]!r}, which is not in kohya's LoRA layout; try `vez convert`")
         modules.setdefault(module, {})[part] = tensor
     if not any(module.startswith(_XL_MARKS) for module in modules):
         # kohya's SDXL name, which some tools also write for the one text encoder of SD 1.x
