@@ -130,6 +130,10 @@ def test_variants_in_company_are_variants_alone(random_base: Base, tiny_dataset:
         {"clip_grad": 0.01},
         {"min_snr": 1.0},
         {"caption_dropout": 0.7},
+        {"noise_offset": 0.1},
+        {"multires_noise": 4},
+        {"multires_noise": 4, "multires_discount": 0.8},
+        {"input_perturbation": 0.1},
     ],
     ids=str,
 )

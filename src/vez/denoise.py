@@ -26,7 +26,8 @@ class Batch:
     """B samples, the same for every variant, and their conditioning: token ids, or what they were encoded to.
 
     ``latents`` and ``noise`` (B, 4, h, w) fp32, ``timesteps`` (B,) int64; ``tokens`` (V·B, 77) or more (`tokenize`), or
-    ``text`` of V·B captions; ``sizes`` (B, 6) for a base that is told them (`predict`).
+    ``text`` of V·B captions; ``sizes`` (B, 6) for a base that is told them (`predict`). Where variants differ in
+    latents or noise, both are (V·B, 4, h, w), variant after variant.
     """
 
     latents: Tensor
@@ -35,6 +36,8 @@ class Batch:
     tokens: Tensor | None = None
     text: Conditioning | None = None
     sizes: Tensor | None = None
+    mixed: Tensor | None = None
+    """The noise that the latents are mixed with, where it is not ``noise``, which is predicted (`vez.noising`)."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,27 @@ def sizes_of(base: Base, rows: Sequence[Row]) -> Tensor | None:
 
 
 def noisy(schedule: Schedule, batch: Batch) -> Tensor:
-    """x_t, (B, 4, h, w) fp32."""
-    alpha = _alphas(schedule, batch.timesteps)
-    return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
+    """x_t, (B, 4, h, w) fp32, or (V·B, 4, h, w) where variants differ."""
+    alpha = _alphas(schedule, batch)
+    return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * (batch.noise if batch.mixed is None else batch.mixed)
 
 
 def target(schedule: Schedule, batch: Batch) -> Tensor:
-    """What the U-Net is to predict, (B, 4, h, w): ε, or v = √ᾱ ε - √(1-ᾱ) x_0 (Salimans and Ho 2022)."""
+    """What the U-Net is to predict, shaped as x_t: ε, or v = √ᾱ ε - √(1-ᾱ) x_0 (Salimans and Ho 2022)."""
     if schedule.prediction_type == "epsilon":
         return batch.noise
-    alpha = _alphas(schedule, batch.timesteps)
+    alpha = _alphas(schedule, batch)
     return alpha.sqrt() * batch.noise - (1 - alpha).sqrt() * batch.latents
 
 
-def _alphas(schedule: Schedule, timesteps: Tensor) -> Tensor:
-    return schedule.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+def _alphas(schedule: Schedule, batch: Batch) -> Tensor:
+    alphas = schedule.alphas_cumprod.to(batch.timesteps.device)[batch.timesteps].view(-1, 1, 1, 1)
+    return _each(alphas, len(batch.latents))
+
+
+def _each(samples: Tensor, count: int) -> Tensor:
+    """(B, …) -> (V·B, …), variant after variant; what has a row for each variant already stays."""
+    return samples.repeat(count // len(samples), 1, 1, 1)
 
 
 def min_snr_weights(schedule: Schedule, timesteps: Tensor, gammas: Sequence[float | None]) -> Tensor:
@@ -118,10 +127,11 @@ def sample_losses(base: Base, batch: Batch, *, variants: int) -> Tensor:
         if batch.tokens is None:
             raise ValueError("a batch needs tokens or text")
         text = condition(base, batch.tokens)
-    x = noisy(base.schedule, batch).to(base.dtype).repeat(variants, 1, 1, 1)  # (V·B, 4, h, w)
+    count = variants * len(batch.timesteps)
+    x = _each(noisy(base.schedule, batch).to(base.dtype), count)  # (V·B, 4, h, w)
     sizes = None if batch.sizes is None else batch.sizes.repeat(variants, 1)
     prediction = predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes)
-    error = prediction.float() - target(base.schedule, batch).repeat(variants, 1, 1, 1)
+    error = prediction.float() - _each(target(base.schedule, batch), count)
     losses: Tensor = error.square().mean(dim=(1, 2, 3)).view(variants, -1)
     return losses
 

@@ -65,6 +65,19 @@ def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(seed)).standard_normal((2, *shape), dtype=np.float32)
 
 
+Draw = Literal["offset", "grids", "perturbation", "wording", "flip"]
+_DRAWS: tuple[Draw, ...] = ("offset", "grids", "perturbation", "wording", "flip")  # append only: places are keys
+
+
+def dice(seed: int, draw: Draw) -> np.random.Generator:
+    """What else one sample draws, a stream for each purpose: a setting more never moves what another one draws.
+
+    ``seed`` is the sample's ``noise_seed``.
+    """
+    key = (_DRAWS.index(draw) + 1,)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 POLYNOMIAL_END = 1e-7  # the learning rate that a polynomial schedule falls to, as in diffusers
 

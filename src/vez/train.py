@@ -13,25 +13,24 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
-from vez.denoise import Batch, FixedNoise, Words, fixed_noise_losses, min_snr_weights, sizes_of, variant_losses
+from vez.denoise import FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
 from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
+from vez.samples import Samples
 from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
-from vez.tape import Tape, noise, record
+from vez.tape import record
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
@@ -58,17 +57,15 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Pass:
-    """All that one pass of several runs shares; ``moments``, each (8, h, w), and ``words`` are the training rows'."""
+    """All that one pass of several runs shares."""
 
     base: Base
     dataset: Dataset
     runs: Sequence[_Run]
     lora: LoraSet
     learner: Learner
-    tape: Tape
+    samples: Samples
     steps: int
-    moments: Sequence[Tensor]
-    words: Words
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
     stopped: dict[int, str]
     """Why a run learns no more, by its place. It stays in the batch: the others' bits do not change with it."""
@@ -190,13 +187,11 @@ def _prepare(
     base: Base, dataset: Dataset, runs: Sequence[_Run], *, seed: int, steps: int, validate: bool, cache: Path | None
 ) -> _Pass:
     """Encode pictures and captions, write the tape, attach the LoRAs."""
+    variants = [run.variant for run in runs]
     tape = record(
         len(dataset.train), seed=seed, steps=steps, batch=runs[0].variant.per_step, timesteps=len(base.schedule)
     )
-    specs = [
-        LoraSpec(r.variant.rank, r.variant.scale_alpha, unet=r.variant.lr_unet > 0, text=r.variant.lr_text > 0)
-        for r in runs
-    ]
+    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
     known = {
         row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in dataset.rows
     }
@@ -211,11 +206,11 @@ def _prepare(
         dataset,
         runs,
         lora := attach(base, specs, seed=seed),
-        Learner(lora, [run.variant for run in runs]),
-        tape,
+        Learner(lora, variants),
+        Samples(
+            base, dataset.train, [run.variant for run in runs], tape, words, [known[r.sha256] for r in dataset.train]
+        ),
         steps,
-        [known[row.sha256] for row in dataset.train],
-        words,
         {
             "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
             "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
@@ -264,7 +259,7 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     began = perf_counter()
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
-    for batch, share in _batches(work, step):
+    for batch, share in work.samples.batches(step):
         weights = None
         if any(variant.min_snr for variant in variants):
             weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
@@ -280,43 +275,6 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
         if v not in work.stopped:
             yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
-
-
-def _batches(work: _Pass, step: int) -> Iterator[tuple[Batch, float]]:
-    """The samples that the tape has for a step, by batches of one shape, and each batch's share of the step's loss.
-
-    So a step is what the tape says, whatever the buckets, and as many batches as a variant accumulates.
-    """
-    images = work.tape.image[step - 1]
-    shapes = [tuple(work.moments[i].shape) for i in images]
-    for shape in dict.fromkeys(shapes):
-        alike = [n for n, other in enumerate(shapes) if other == shape]
-        size = work.runs[0].variant.batch
-        for start in range(0, len(alike), size):
-            samples = np.array(alike[start : start + size])
-            yield _batch(work, step, samples), len(samples) / len(shapes)
-
-
-def _batch(work: _Pass, step: int, samples: NDArray[np.intp]) -> Batch:
-    """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
-    tape, at = work.tape, (step - 1, samples)
-    device = work.base.device
-    moments = torch.stack([work.moments[i] for i in tape.image[at]])  # (b, 8, h, w)
-    shape = (moments.shape[1] // 2, *moments.shape[2:])
-    fields = torch.from_numpy(np.stack([noise(int(s), shape) for s in tape.noise_seed[at]])).to(
-        device
-    )  # (b, 2, 4, h, w)
-    mean, deviation = moments.chunk(2, dim=1)
-    captions = np.concatenate(
-        [np.where(tape.drop[at] < run.variant.caption_dropout, -1, tape.image[at]) for run in work.runs]
-    )  # (V·b,), -1 is the empty caption
-    return work.words.batch(
-        torch.from_numpy(captions),
-        mean + deviation * fields[:, 0],
-        fields[:, 1],
-        torch.from_numpy(tape.timestep[at]),
-        sizes=sizes_of(work.base, [work.dataset.train[i] for i in tape.image[at]]),
-    )
 
 
 def _stop_broken(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:

@@ -26,6 +26,8 @@ MAY_IMPORT_HEAVY = {
     "foreign.py",
     "learner.py",
     "denoise.py",
+    "noising.py",
+    "samples.py",
     "checkpoint.py",
     "interop.py",
     "files/",

@@ -53,6 +53,14 @@ class Variant(Table):
     """Gamma of the Min-SNR loss weights; absent: every timestep weighs the same."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are trained without their caption."""
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
+    """Adds this times one random number to all of a channel's noise: darker darks, lighter lights; about 0.05."""
+    multires_noise: int = Field(default=0, ge=0, le=16)
+    """Coarser grids of noise added, at most; 0 adds none (kohya: multires_noise_iterations)."""
+    multires_discount: float = Field(default=0.3, gt=0, le=1)
+    """How much of each grid the next coarser one is (kohya: multires_noise_discount)."""
+    input_perturbation: float = Field(default=0.0, ge=0, le=1)
+    """Adds this times more noise to what the U-Net sees, not to what it is to predict; about 0.1 (ip_noise_gamma)."""
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
