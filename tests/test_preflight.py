@@ -68,10 +68,17 @@ def test_a_broken_base_is_found_before_the_run(random_base: Base, tiny_dataset: 
     kept = weight[0, 0, 0, 0].clone()
     try:
         weight[0, 0, 0, 0] = float("nan")
-        with pytest.raises(TrainError, match="the loss of low is not finite at the very first step"):
+        with pytest.raises(TrainError, match=r"the very first loss is not finite.*the base"):
             list(preflight(random_base, tiny_dataset, VARIANTS, precision="fp32", sampling=SAMPLING))
     finally:
         weight[0, 0, 0, 0] = kept
+
+
+def test_a_variant_that_will_stop_is_said_and_the_others_go_on(random_base: Base, tiny_dataset: Dataset) -> None:
+    variants = VARIANTS | {"wild": Variant(dataset="d", batch=2, rank=2, alpha=1e38)}
+    notes = [e.text for e in preflight(random_base, tiny_dataset, variants, precision="fp32", sampling=SAMPLING)]  # type: ignore[union-attr]
+    assert notes[-2].startswith("the gradient of wild is not finite")
+    assert "all is well" not in notes[-1]
 
 
 def test_a_broken_vae_is_found_too(random_base: Base, tiny_dataset: Dataset) -> None:

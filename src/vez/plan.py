@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vez.config import Config, Study, Variant
 from vez.errors import ConfigError, StoreError
+from vez.family import Family, family_of
 from vez.room import FACTOR, FULL, Sizes, lora_parameters, memory, sizes_of
 
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
@@ -33,6 +34,11 @@ class Cost:
     def text(self) -> int:
         """LoRA parameters of the text encoders per unit of rank."""
         return lora_parameters(self.sizes)[1]
+
+    @property
+    def family(self) -> Family:
+        """The base's family. Raises BaseModelError where its parts do not belong together."""
+        return family_of(self.sizes.unet, self.sizes.texts, self.sizes.layout)
 
     @property
     def assumed(self) -> bool:
@@ -81,6 +87,8 @@ class Plan:
     file_bytes: dict[str, int]
     images: int
     assumed: bool
+    base: str
+    """The base and the family that its files were found to be of; only its name where it is not here yet."""
     length: str
     disk_bytes: dict[str, float]
 
@@ -96,6 +104,7 @@ class Plan:
         lines = [
             f"Study {self.study}: {len(self.file_bytes)} variants × {_count(len(self.seeds), 'seed')}, {self.length}"
         ]
+        lines.append(f"  base {self.base}")
         for i, one in enumerate(self.passes, start=1):
             time = "time unknown until the first steps" if one.seconds is None else f"about {span(one.seconds)}"
             side = f"{_count(len(one.variants), 'variant')} in one pass" if len(one.variants) > 1 else "1 variant"
@@ -142,6 +151,7 @@ def plan(
         file_bytes={variant: cost.file_bytes(setting) for variant, setting in study.variant.items()},
         images=images,
         assumed=cost.assumed,
+        base=config.project.base if cost.assumed else f"{config.project.base}: {cost.family.title}",
         length=next(text for text, value in zip(lengths, given, strict=True) if value is not None),
         disk_bytes=_disk_bytes(config, study, passes, images=images, cost=cost),
     )
@@ -166,7 +176,8 @@ def _disk_bytes(config: Config, study: Study, passes: list[Pass], *, images: int
     """What the study writes at most: pictures counted as if they could not be compressed."""
     loras = 0.0
     for one in passes:
-        files = 1 + (0 if study.save_every is None else (one.steps - 1) // study.save_every)
+        saved = 0 if study.save_every is None else (one.steps - 1) // study.save_every
+        files = 1 + (saved if study.keep is None else min(saved, study.keep))
         for name in one.variants:
             loras += (cost.file_bytes(study.variant[name]) + HEADER) * files * len(study.seeds)
     # A state is written beside the one before it, which goes afterwards.

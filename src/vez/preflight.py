@@ -42,21 +42,24 @@ def preflight(
 ) -> Iterator[Event]:
     """Try what a pass of these variants will do, once, with its own batch and the dataset's largest picture.
 
-    Yields what captions are trained on, and that it went well. Raises TrainError for values that are not finite and for
-    too little memory on a GPU; otherwise what the run itself would raise, in seconds.
+    Yields what captions are trained on, and how it went. Raises TrainError for a base whose values are not finite and
+    for too little memory on a GPU; otherwise what the run itself would raise, in seconds.
     """
     began = perf_counter()
     yield from captions(dataset)
     try:
-        loss = one_step(base, dataset, variants, precision=precision)
+        loss, broken = one_step(base, dataset, variants, precision=precision)
         one_sample(base, dataset.train[0].caption, sampling=sampling, bf16=precision == "bf16")
     except torch.OutOfMemoryError as error:
         raise TrainError(
             f"one step of {', '.join(variants)} does not fit into the memory of {base.device}; set a smaller batch, "
             f'side_by_side = {max(1, len(variants) // 2)} or precision = "bf16"'
         ) from error
+    for name in broken:
+        yield Note(f"the gradient of {name} is not finite at the very first step: it will stop; lower its alpha")
+    well = "" if broken else ": all is well"
     took = perf_counter() - began
-    yield Note(f"tried one picture, one step (loss {loss:.4f}) and one sample: all is well, in {took:.0f} s")
+    yield Note(f"tried one picture, one step (loss {loss:.4f}) and one sample{well}, in {took:.0f} s")
 
 
 def captions(dataset: Dataset) -> Iterator[Note]:
@@ -69,10 +72,11 @@ def captions(dataset: Dataset) -> Iterator[Note]:
 
 def one_step(
     base: Base, dataset: Dataset, variants: Mapping[str, Variant], *, precision: Literal["fp32", "bf16"]
-) -> float:
-    """Encode a picture and make one optimizer step on LoRAs that are thrown away; the mean loss of the variants.
+) -> tuple[float, list[str]]:
+    """Encode a picture and make one optimizer step on LoRAs that are thrown away.
 
-    Raises TrainError for a loss or weights that are not finite.
+    Returns the variants' mean loss, and those whose gradient is not finite: such a variant will stop, the others go on.
+    Raises TrainError for latents or a loss that are not finite.
     """
     row = largest(dataset)
     batch = next(iter(variants.values())).batch
@@ -95,7 +99,9 @@ def one_step(
         return _trained(base, made, specs, variants)
 
 
-def _trained(base: Base, batch: Batch, specs: list[LoraSpec], variants: Mapping[str, Variant]) -> float:
+def _trained(
+    base: Base, batch: Batch, specs: list[LoraSpec], variants: Mapping[str, Variant]
+) -> tuple[float, list[str]]:
     lora = attach(base, specs, seed=0)
     try:
         optimizer = AdamW(lora)
@@ -104,16 +110,13 @@ def _trained(base: Base, batch: Batch, specs: list[LoraSpec], variants: Mapping[
         norms = optimizer.norms()
         optimizer.step([Rates(v.lr_unet, v.lr_text, v.weight_decay, v.clip_grad) for v in variants.values()], norms)
         values = losses.detach().tolist()
-        for name, value, norm in zip(variants, values, norms.tolist(), strict=True):
-            if not math.isfinite(value + norm):
-                what = "loss" if not math.isfinite(value) else "gradient"
-                raise TrainError(
-                    f'the {what} of {name} is not finite at the very first step; set precision = "fp32", or check that '
-                    f"the base {base.name} is whole"
-                )
-        if not bool(lora.params.detach().isfinite().all()):
-            raise TrainError("one step makes weights that are not finite; lower the learning rates")
-        return float(sum(values) / len(values))
+        if not all(map(math.isfinite, values)):  # ups are zero yet: the loss is the base's, whatever the variant
+            raise TrainError(
+                'the very first loss is not finite; set precision = "fp32", or check that the base '
+                f"{base.name} is whole"
+            )
+        broken = [name for name, norm in zip(variants, norms.tolist(), strict=True) if not math.isfinite(norm)]
+        return sum(values) / len(values), broken
     finally:
         lora.detach()
 
