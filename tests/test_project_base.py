@@ -10,6 +10,7 @@ from ldm_files import make_small, write_single
 from small import TRIGGER
 from small_words import make_tokenizer
 from vez import config as configs
+from vez import plan as planning
 from vez import study
 from vez.dataset import Dataset
 from vez.errors import BaseModelError, ConfigError
@@ -66,6 +67,16 @@ def test_the_base_is_said_and_every_key_reaches_it(folder: Path, tiny_dataset: D
     assert "other-vae" in said(folder, tiny_dataset, **file, prediction="v", vae="other-vae")
     xl = said(folder, tiny_dataset, base="sdxl.safetensors", tokenizer="words")
     assert "small base of SDXL layout, predicts epsilon, 1024 px" in xl
+
+
+def test_the_plan_says_the_family_by_the_files_header(folder: Path) -> None:
+    (folder / "vez.toml").write_text(TOML.format(trigger=TRIGGER, project='base = "sdxl.safetensors"'))
+    config = configs.load(folder / "vez.toml")
+    cost = planning.cost_of(folder / "sdxl.safetensors")
+    made = planning.plan(config, "s", pictures={"d": 8}, cost=cost, rates={}, device="cpu")
+    assert "base sdxl.safetensors: a small base of SDXL layout" in made.text() and not made.assumed
+    elsewhere = planning.plan(config, "s", pictures={"d": 8}, cost=planning.cost_of(None), rates={}, device="cpu")
+    assert "base sdxl.safetensors\n" in elsewhere.text(), "what is not known is not said"
 
 
 def test_what_is_missing_or_wrong_is_said(folder: Path, tiny_dataset: Dataset) -> None:

@@ -198,9 +198,9 @@ def layout_of(unet: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> La
 
 def family_of(unet: Mapping[str, Any], texts: Sequence[Mapping[str, Any]], layout: Layout) -> Family:
     """The family by layout and widths; what only resembles one in its building blocks is "tiny" or "tiny-xl"."""
-    if unet.get("in_channels") != 4:
+    if unet.get("in_channels", 4) != 4:
         raise BaseModelError(
-            f"this U-Net takes {unet.get('in_channels')} channels, not 4: "
+            f"this U-Net takes {unet['in_channels']} channels, not 4: "
             "inpainting and video models cannot be trained here"
         )
     addition = unet.get("addition_embed_type")
