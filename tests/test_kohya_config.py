@@ -383,7 +383,7 @@ def test_sections_and_lists_of_arguments(tmp_path: Path) -> None:
 GUI = {
     "LoRA_type": "Standard",
     "pretrained_model_name_or_path": "C:\\models\\sd15.safetensors",
-    "train_data_dir": "C:\\Users\\me\\train",
+    "train_data_dir": "C:\\train\\zolka",
     "output_name": "zolka",
     "max_resolution": "512,512",
     "learning_rate": 0.0001,
@@ -695,8 +695,9 @@ def test_only_the_header_of_a_lora_is_read(tmp_path: Path) -> None:
 
 def test_a_terminal_obeys_nothing_that_a_file_says(tmp_path: Path) -> None:
     evil = "\x1b[2J\n[project]\nbase = 'evil' \u202e"
-    values = {"network_dim": 4, "optimizer_args.betas": "half \ud800", "output_name": evil, "training_comment": evil, "unknown": {evil: [evil]}, evil: 1,
-              "pretrained_model_name_or_path": evil, "train_data_dir": evil}  # fmt: skip
+    values = {"network_dim": 4, "optimizer_args.betas": "half \ud800", "output_name": evil, "training_comment": evil,
+              "unknown": {evil: [evil]}, evil: 1, "pretrained_model_name_or_path": evil,
+              "train_data_dir": evil}  # fmt: skip
     project, loaded, _ = made(tmp_path / "new", written(tmp_path / "a.json", values))
     assert loaded.project.base == evil.strip()
     everything = project.as_text() + project.path.read_text(encoding="utf-8")

@@ -82,7 +82,8 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
     for option in OPTIONS:
         said = [option.does] if option.idle or not key_of(option) else []
         default = "" if option.default is None else str(option.default)
-        yield option.name, key_of(option) or "", default, "; ".join([*said, *filter(None, [option.note])])
+        note = "; ".join([*said, *filter(None, [option.note])])
+        yield option.name, key_of(option) or "", default, note.replace("|", "\\|")
 
 
 _BASE: Final = (
