@@ -188,11 +188,11 @@ def test_how_long_a_study_takes(project: Path) -> None:
 
 
 def test_a_study_is_told_pass_by_pass() -> None:
-    one = Pass("v1", 8, 2, ("a", "b"), steps=600, seconds=None, peak_bytes=1e9)
+    one = Pass("v1", 8, 2, ("a", "b"), steps=600, seconds=None, peak_bytes=1e9)  # batch 1, accumulate 2
     took = Measured(SMALL, "a machine", (0.4, 0.5, 9.0), 1, 1, 1, 1.0)
     text = study_text([(one, took), (one, took)], seeds=3)
-    assert "a, b: 600 steps × 3 × 500 ms = 15 min" in text
-    assert "training takes about 30 min in all" in text
+    assert "a, b: 600 steps × 3 × 1000 ms = 30 min" in text
+    assert "training takes about 1 h 0 min in all" in text
 
 
 def test_the_step_is_the_files_or_the_lines_and_not_both(project: Path) -> None:

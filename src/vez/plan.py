@@ -3,6 +3,7 @@
 Loads no model. The memory is a prediction (`vez.room` has the formula); time is known from runs that were measured.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,8 @@ def _way_out(study: Study, one: Pass, *, cost: Cost, side: int, free: float, dev
         batch = max(1, batch // 2)
         variants = {name: variant.model_copy(update={"batch": batch}) for name, variant in study.variant.items()}
     if batch < before:
-        tried.append(f"batch = {batch}")
+        accumulate = math.ceil(before * study.variant[names[0]].accumulate / batch)
+        tried.append(f"batch = {batch} and accumulate = {accumulate}")
     if not fits():
         return "no setting makes it fit: take smaller pictures (resolution), or a machine with more memory"
     return f"set {' and '.join(tried)}"

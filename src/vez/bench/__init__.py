@@ -3,6 +3,6 @@
 Nothing is downloaded: the weights are random numbers in the shapes of a real base. Speed does not ask what they mean.
 """
 
-from vez.bench.work import Measured, Workload, measured, study_text, work_of
+from vez.bench.work import Measured, Workload, measured, study_seconds, study_text, work_of
 
-__all__ = ["Measured", "Workload", "measured", "study_text", "work_of"]
+__all__ = ["Measured", "Workload", "measured", "study_seconds", "study_text", "work_of"]

@@ -130,7 +130,7 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
     return Workload(
         base=family,
         size=config.dataset[one.dataset].resolution,
-        batch=one.batch,
+        batch=variants[one.variants[0]].batch,
         ranks=tuple(variants[name].rank for name in one.variants),
         dtype=config.study[study].precision,
         device=device,
@@ -138,12 +138,16 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
     )
 
 
+def study_seconds(passes: Sequence[tuple[Pass, Measured]], seeds: int) -> list[float]:
+    """Seconds that each pass trains at the measured pace, all seeds; a step may be several batches (accumulate)."""
+    return [one.steps * seeds * took.step_seconds * one.batch / took.work.batch for one, took in passes]
+
+
 def study_text(passes: Sequence[tuple[Pass, Measured]], seeds: int) -> str:
     """How long a study's training would take at the measured pace."""
-    lines, total = [], 0.0
-    for one, took in passes:
-        seconds = one.steps * seeds * took.step_seconds
-        total += seconds
-        pace = f"{one.steps} steps × {seeds} × {took.step_seconds * 1e3:.0f} ms"
-        lines.append(f"  {', '.join(one.variants)}: {pace} = {span(seconds)}")
-    return "\n".join([*lines, f"  training takes about {span(total)} in all"])
+    seconds = study_seconds(passes, seeds)
+    lines = []
+    for (one, took), total in zip(passes, seconds, strict=True):
+        pace = f"{one.steps} steps × {seeds} × {1e3 * took.step_seconds * one.batch / took.work.batch:.0f} ms"
+        lines.append(f"  {', '.join(one.variants)}: {pace} = {span(total)}")
+    return "\n".join([*lines, f"  training takes about {span(sum(seconds))} in all"])

@@ -64,7 +64,7 @@ def bench(
 def _studies(config: "Config", *, device: str, steps: int, as_json: bool) -> None:
     """Measure every different pass of the file's studies, and say how long each study's training takes."""
     from vez import study as stages
-    from vez.bench import measured, study_text, work_of
+    from vez.bench import measured, study_seconds, study_text, work_of
 
     if not config.study:
         raise ConfigError("vez.toml has no [study.<name>] to measure; add one, or leave --config out")
@@ -80,7 +80,7 @@ def _studies(config: "Config", *, device: str, steps: int, as_json: bool) -> Non
                 if not as_json:
                     typer.echo(known[work].text())
             passes.append((one, known[work]))
-        total = sum(one.steps * len(made.seeds) * took.step_seconds for one, took in passes)
+        total = sum(study_seconds(passes, len(made.seeds)))
         rows.append({"study": name, "training_seconds": total, "passes": [took.as_json() for _, took in passes]})
         if not as_json:
             typer.echo(f"Study {name}{', on a base taken to be SD 1.x' if made.assumed else ''}:")
