@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from test_train import lora, losses, run, variant
 from vez.base import Base
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.dropout import Dropout
 from vez.errors import ConfigError, MissingExtra, RunStopped, TrainError
 from vez.events import Event, Note, Step
 from vez.interop import load_kohya
@@ -102,6 +104,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "polynomial": {"schedule": "polynomial", "power": 2.0, "warmup": 0.2},
     "restarts": {"schedule": "cosine_with_restarts", "cycles": 2},
     "eight": {"rank": 8},
+    "dropout": {"dropout": 0.3},
+    "ranks": {"rank_dropout": 0.4, "rank": 3},
+    "modules": {"module_dropout": 0.5},
 }
 
 
@@ -318,3 +323,69 @@ def test_a_state_of_another_optimizer_is_refused(random_base: Base, tiny_dataset
     save_file(load_file(state), state, metadata={"stopped": "", "optimizer": "{}"})
     with pytest.raises(TrainError, match="cannot be gone on from"):
         run(random_base, tiny_dataset, tmp_path, steps=4, variants=variants)
+
+
+def masks(*variants: Variant, base: Base, samples: list[int], positions: int = 6) -> dict[str, torch.Tensor]:
+    made = attach(base, [LoraSpec(v.rank, v.scale_alpha) for v in variants], seed=0)
+    asked: dict[str, Any] = {}
+    made.drop = lambda key, mask: asked.update({key: mask})  # type: ignore[method-assign]
+    dropout = Dropout(made, variants)
+    made.detach()
+    assert all(mask(positions) is None for mask in asked.values()), "outside of a training step nothing is dropped"
+    with dropout.of(np.array(samples, dtype=np.uint64)):
+        return {key: mask(positions) for key, mask in asked.items()}
+
+
+def test_what_is_dropped_belongs_to_sample_and_module(random_base: Base) -> None:
+    """Not to the batch, nor to the company: so a cut run and a variant alone drop the same."""
+    one = variant(rank=4, dropout=0.3, rank_dropout=0.2, module_dropout=0.2)
+    together = masks(one, variant(rank=9), base=random_base, samples=[11, 12])
+    first, second = (masks(one, base=random_base, samples=[n], positions=3) for n in (11, 12))
+    for key, mask in together.items():
+        assert torch.equal(mask[0, :3, :4], first[key][0]) and torch.equal(mask[0, 3:, :4], second[key][0])
+        assert (mask[1] == 1).all(), "another variant that drops nothing"
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    assert len({mask.numpy().tobytes() for mask in first.values()}) > len(first) // 2, "each module drops its own"
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({"dropout": 0.25}, 0.75), ({"rank_dropout": 0.25}, 0.75), ({"module_dropout": 0.25}, 0.75)],
+    ids=str,
+)
+def test_as_much_is_dropped_as_was_asked_for(options: dict[str, float], kept: float, random_base: Base) -> None:
+    found = masks(variant(rank=16, **options), base=random_base, samples=list(range(40)), positions=80)
+    every = torch.stack(list(found.values()))  # (modules, 1, 80, 16): two positions of each sample
+    assert float((every > 0).float().mean()) == pytest.approx(kept, abs=0.03)
+    pairs = every.view(len(found), 40, 2, 16)
+    if "dropout" not in options:
+        assert torch.equal(pairs[:, :, 0], pairs[:, :, 1]), "a rank or a module goes for the whole sample"
+    if "module_dropout" in options:
+        assert every.max() == 1 and torch.equal(pairs.amax(3), pairs.amin(3))
+    else:
+        assert float(every.mean()) == pytest.approx(1, abs=0.03), "what stays grows, so that the mean does"
+
+
+def test_gradients_through_a_mask_are_autograd_s(random_base: Base) -> None:
+    made = attach(random_base, [LoraSpec(3, 3.0), LoraSpec(2, 1.0)], seed=0)
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    layer = random_base.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
+    try:
+        generator = torch.Generator().manual_seed(0)
+        made.params.detach().copy_(torch.randn(made.params.shape, generator=generator))
+        mask = torch.rand(2, 5, 3, generator=generator) * 2
+        x = torch.randn(2, 5, layer.base.in_features, generator=generator).requires_grad_()
+        made.drop(key, lambda positions: mask if positions == 5 else None)
+        pair = layer.pair
+        down, up = (leaf.detach().clone().requires_grad_() for leaf in (pair.down, pair.up))
+        scale = torch.tensor([1.0, 0.5]).view(2, 1, 1)
+        expected = x @ layer.base.weight.T + ((x @ down.mT) * mask) @ (up * scale).mT
+        wanted = torch.autograd.grad(expected.square().sum(), [x, down, up])
+        y = layer(x)
+        (dx,) = torch.autograd.grad(y.square().sum(), [x])
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(dx, wanted[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(pair.down_grad, wanted[1], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(pair.up_grad, wanted[2], rtol=1e-4, atol=1e-2)
+    finally:
+        made.detach()

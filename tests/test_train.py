@@ -1,8 +1,10 @@
 """Training: golden losses, exact resume, variants in company, and what stops a run."""
 
+import errno
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from vez.base import Base, cached_moments
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Words, variant_losses
-from vez.errors import ConfigError, RunStopped, TrainError
+from vez.errors import ConfigError, RunStopped, StoreError, TrainError
 from vez.events import Done, Event, Note, Saved, Stage, Step, Validated, read
 from vez.interop import load_kohya
 from vez.lora import LoraSpec, attach
@@ -361,3 +363,62 @@ def test_a_step_over_buckets_has_the_mean_gradient_of_its_samples(random_base: B
     finally:
         lora.detach()
     assert step.grad_norm == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [2, 4, 6]), (2, [4, 6]), (1, [6]), (5, [2, 4, 6])])
+def test_the_newest_files_are_kept(
+    keep: int | None, left: list[int], random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    run(random_base, tiny_dataset, tmp_path, steps=7, save_every=2, keep=keep)
+    names = {f"lora-{step:06d}.safetensors" for step in left} | {"lora.safetensors", "events.jsonl"}
+    assert open_artifact(tmp_path / "v1").files.keys() == names
+
+
+@pytest.mark.parametrize("full_at", ["state-00000003", "lora-000004", "lora."])
+def test_a_full_disk_loses_nothing(
+    full_at: str, random_base: Base, tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(random_base, tiny_dataset, tmp_path / "whole", steps=6, save_every=2)
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if Path(target).name.startswith(full_at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(StoreError, match=r"the disk is full; free some space and run again"):
+        run(random_base, tiny_dataset, tmp_path / "cut", steps=6, save_every=2, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    assert not list((tmp_path / "cut" / ".v1.partial").glob(".*.tmp")), "half a file was left"
+    events = run(random_base, tiny_dataset, tmp_path / "cut", steps=6, save_every=2)
+    assert any(isinstance(event, Note) and "goes on after step" in event.text for event in events)
+    parts = [open_artifact(tmp_path / part / "v1").files for part in ("cut", "whole")]
+    assert {k: v for k, v in parts[0].items() if "lora" in k} == {k: v for k, v in parts[1].items() if "lora" in k}
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    """Wherever it is hit (starting, in a step, in a file), the run ends in the same bytes."""
+    setting = variant(rank=64, ema=0.9, dropout=0.2, accumulate=2)
+    folders = [str(path) for path in (random_base.path, tiny_dataset.path, tmp_path / "cut")]
+    command = [sys.executable, "-c", KILLED, *folders, setting.model_dump_json()]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    dice, killed, ended = random.Random(20), 0, False
+    while killed < 20 and not ended:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            steps, wanted = 0, dice.choice([0, 1, 1, 2, 2, 3])
+            while steps < wanted and process.stdout.readline():
+                steps += 1
+            try:
+                process.wait(timeout=dice.uniform(0.0, 6.0 if wanted == 0 else 0.3))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+            ended = process.wait() == 0
+    assert killed == 20, f"it was finished after {killed} kills; make it longer"
+    assert not (tmp_path / "cut" / "v1" / "manifest.json").exists(), "it was finished before it was hit"
+    run(random_base, tiny_dataset, tmp_path / "cut", steps=40, variants={"v1": setting})
+    run(random_base, tiny_dataset, tmp_path / "whole", steps=40, variants={"v1": setting})
+    assert lora(tmp_path / "cut") == lora(tmp_path / "whole")

@@ -7,7 +7,7 @@ zero row of down meets a zero column of up, it gets no gradient and stays zero. 
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,25 +51,42 @@ class _LoraProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pair: "_Pair", *leaves: Tensor) -> Tensor:
-        """x (V, N, in), weight (out, in); ``leaves`` are the pair's down (V, R, in) and up (V, out, R)."""
-        down, up = (leaf.to(x.dtype) for leaf in leaves)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        pair: "_Pair",
+        down: Tensor,
+        up: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """x (V, N, in), weight (out, in); ``down`` (V, R, in) and ``up`` (V, out, R) are the pair's.
+
+        ``mask`` (V, N, R) multiplies what is between them (dropout); None is all ones.
+        """
+        down, up = down.to(x.dtype), up.to(x.dtype)
         if pair.scale is not None:
             up = up * pair.scale.to(x.dtype)
         hidden = torch.bmm(x, down.mT)  # (V, N, R)
+        if mask is not None:
+            mask = mask.to(x.dtype)
+            hidden = hidden * mask
         y = F.linear(x, weight, bias)  # (V, N, out)
         y.baddbmm_(hidden, up.mT)
-        ctx.save_for_backward(x, weight, down, up, hidden)
+        ctx.save_for_backward(x, weight, down, up, hidden, mask)
         ctx.pair = pair
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of x; down's and up's are added to the pair's, in fp32 as the parameters are."""
-        x, weight, down, up, hidden = ctx.saved_tensors
+        x, weight, down, up, hidden, mask = ctx.saved_tensors
         pair: _Pair = ctx.pair
         dy = grads[0]
         d_hidden = torch.bmm(dy, up)  # (V, N, R); up carries the scale
+        if mask is not None:
+            d_hidden = d_hidden * mask
         d_up = torch.bmm(dy.mT, hidden).float()  # (V, out, R)
         pair.up_grad.add_(d_up if pair.scale is None else d_up.mul_(pair.scale))
         pair.down_grad.add_(torch.bmm(d_hidden.mT, x).float())  # (V, R, in)
@@ -77,18 +94,22 @@ class _LoraProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:  # False at the first LoRA layer: the gradient stops there
             dx = dy @ weight
             dx.baddbmm_(d_hidden, down)
-        return dx, None, None, None, None, None
+        return dx, None, None, None, None, None, None
 
 
 @dataclass
 class _Pair:
-    """One module's weights of all variants, views of flat buffers; ``scale`` (V, 1, 1) is alpha/rank, None for 1."""
+    """One module's weights of all variants, views of flat buffers; ``scale`` (V, 1, 1) is alpha/rank, None for 1.
+
+    ``drop`` gives, for N positions, the (V, N, R) mask of a dropout, or None for no mask.
+    """
 
     down: Tensor
     up: Tensor
     down_grad: Tensor
     up_grad: Tensor
     scale: Tensor | None = None
+    drop: Callable[[int], Tensor | None] | None = None
 
 
 class LoraLayer(nn.Module):
@@ -111,7 +132,8 @@ class LoraLayer(nn.Module):
         pair = self.pair
         rows = x.reshape(len(pair.down), -1, x.shape[-1])  # (V, B·tokens, in)
         apply: Any = _LoraProduct.apply
-        y: Tensor = apply(rows, weight.flatten(1), self.base.bias, pair, pair.down, pair.up)
+        mask = None if pair.drop is None else pair.drop(rows.shape[1])
+        y: Tensor = apply(rows, weight.flatten(1), self.base.bias, pair, pair.down, pair.up, mask)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
@@ -157,6 +179,12 @@ class LoraSet:
         scale = torch.tensor(scales, device=self.params.device).view(-1, 1, 1)
         for _, _, layer in self._layers:
             layer.pair.scale = None if scales == [1.0] * len(scales) else scale
+
+    def drop(self, key: str, mask: Callable[[int], Tensor | None]) -> None:
+        """Have a module ask ``mask``, at every pass through it, what to multiply by between down and up."""
+        for segment, (_, _, layer) in zip(self.segments, self._layers, strict=True):
+            if segment.key == key:
+                layer.pair.drop = mask
 
     def trains(self, variant: int, network: Network) -> bool:
         """Whether the variant adapts this network."""

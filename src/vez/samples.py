@@ -27,8 +27,8 @@ class Samples:
     words: Words
     moments: Sequence[Tensor]
 
-    def batches(self, step: int) -> Iterator[tuple[Batch, float]]:
-        """The samples that the tape has for a step (1-based), by batches of one shape, and each batch's share of it.
+    def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
+        """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
 
         So a step is what the tape says, whatever the buckets, and as many batches as a variant accumulates.
         """
@@ -39,7 +39,8 @@ class Samples:
             size = self.variants[0].batch
             for start in range(0, len(alike), size):
                 samples = np.array(alike[start : start + size])
-                yield self._batch(step, samples), len(samples) / len(shapes)
+                seeds = self.tape.noise_seed[step - 1, samples]
+                yield seeds, self._batch(step, samples), len(samples) / len(shapes)
 
     def _batch(self, step: int, samples: NDArray[np.intp]) -> Batch:
         """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""

@@ -4,6 +4,7 @@ manifest.json: ``{"id", "kind", "parents": {role: id}, "config", "version", "fil
 A folder appears under its name only when it is finished: it is made in a sibling ``.<name>.partial`` and renamed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -129,7 +130,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+        raise StoreError(f"cannot write {path}: {no_room(error)}") from error
+
+
+def no_room(error: OSError) -> str:
+    """Why a file could not be written; of a full disk also what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run again: what is finished stays, what was cut goes on"
+    return str(error.strerror)
 
 
 @dataclass(frozen=True)

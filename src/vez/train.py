@@ -21,6 +21,7 @@ from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
+from vez.dropout import Dropout
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
@@ -64,6 +65,7 @@ class _Pass:
     runs: Sequence[_Run]
     lora: LoraSet
     learner: Learner
+    dropout: Dropout
     samples: Samples
     steps: int
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
@@ -207,6 +209,7 @@ def _prepare(
         runs,
         lora := attach(base, specs, seed=seed),
         Learner(lora, variants),
+        Dropout(lora, variants),
         Samples(
             base, dataset.train, [run.variant for run in runs], tape, words, [known[r.sha256] for r in dataset.train]
         ),
@@ -259,12 +262,13 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     began = perf_counter()
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
-    for batch, share in work.samples.batches(step):
+    for seeds, batch, share in work.samples.batches(step):
         weights = None
         if any(variant.min_snr for variant in variants):
             weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
-        part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
-        part.sum().backward()  # type: ignore[no-untyped-call]
+        with work.dropout.of(seeds):
+            part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
+            part.sum().backward()  # type: ignore[no-untyped-call]
         losses += part.detach()
     norms = work.learner.norms()
     yield from _stop_broken(work, losses.cpu(), norms, step=step)

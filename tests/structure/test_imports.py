@@ -25,6 +25,7 @@ MAY_IMPORT_HEAVY = {
     "soundness.py",
     "foreign.py",
     "learner.py",
+    "dropout.py",
     "denoise.py",
     "noising.py",
     "samples.py",

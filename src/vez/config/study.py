@@ -45,6 +45,12 @@ class Variant(Table):
     """Decay of a moving average of the weights, which is what is validated and saved; absent: none."""
     scale_weight_norms: float | None = Field(default=None, gt=0)
     """Largest norm that a module's LoRA may add to its weight (kohya: scale_weight_norms); absent: any."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the values between down and up that is dropped in training (kohya: network_dropout)."""
+    rank_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Chance of each rank of a module to be left out for a sample (kohya: rank_dropout)."""
+    module_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Chance of a module's whole LoRA to be left out for a sample (kohya: module_dropout)."""
     rslora: bool = False
     """Scale alpha/√rank instead of alpha/rank, so that it does not fall with the rank."""
     clip_grad: float = Field(default=1.0, ge=0)
