@@ -6,7 +6,7 @@ for, and ``events.jsonl``. A run that is killed goes on from its last state and 
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class _Run:
-    """One variant under way: its settings, its artifact's id, the folder it writes into, its log, its file's header."""
+    """One variant under way: its settings, the folder it writes into, its log, its file's header."""
 
     name: str
     variant: Variant
-    id: str
     folder: Path
     log: EventLog
     header: dict[str, str]
@@ -106,14 +105,12 @@ def train(
         cache: folder for the latents of pictures seen before; None keeps none.
         checkpoint_seconds: time between states to go on from; 0 makes one at every step.
     Raises:
-        RunStopped: a run came to a loss, a gradient or weights that are not finite. It learned no more from there and
-            is not finished; its last good weights are kept. The others are what they would have been.
+        RunStopped: runs came to numbers that are not finite; the others are finished, as if nothing had been.
         TrainError: a dataset without pictures, or a state that cannot be gone on from.
         ConfigError: variants that cannot share a pass.
         StoreError: a folder that cannot be written, or that another process writes.
     """
-    if len({(v.batch, v.accumulate) for v in variants.values()}) != 1 or variants.keys() != into.keys():
-        raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
+    _refuse_unlike(variants, into)
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
     shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
     configs = {name: {"name": name, "variant": _setting(v), **shared} for name, v in variants.items()}
@@ -124,32 +121,46 @@ def train(
     with ExitStack() as stack:
         folders = [stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo]
         start = checkpoint.latest(folders) if todo else 0
+        logs = [stack.enter_context(_log(folder, start)) for folder in folders]
         runs = [
-            _Run(
-                f"{name}-{seed}",
-                variants[name],
-                ids[name],
-                folder,
-                stack.enter_context(_log(folder, start)),
-                header(base, dataset, variants[name], configs[name], run_id=ids[name]),
-            )
-            for name, folder in zip(todo, folders, strict=True)
+            _Run(f"{n}-{seed}", variants[n], folder, log, header(base, dataset, variants[n], configs[n], run_id=ids[n]))
+            for n, folder, log in zip(todo, folders, logs, strict=True)
         ]
-        before = checkpoint.stopped(folders, step=start) if start else {}
-        stopped |= {runs[v].name: reason for v, reason in before.items()}
-        if len(before) < len(runs):
-            stack.enter_context(_computing(base, precision, pixels=dataset.resolution))
-            work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(validate_every), cache=cache)
-            stack.callback(work.lora.detach)
-            yield Stage("train", steps, f"{', '.join(todo)} · seed {seed} · {len(dataset.train)} pictures")
-            work.stopped.update(before)
-            yield from _steps(work, start, save_every, keep, validate_every, checkpoint_seconds)
-            stopped |= {runs[v].name: reason for v, reason in work.stopped.items()}
-    for name in variants:
-        if f"{name}-{seed}" not in stopped:
-            yield Done(into[name], ids[name])
+        if runs:
+            stopped |= yield from _pass(base, dataset, runs, start, shared, cache, checkpoint_seconds)
+    yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
         raise RunStopped("; ".join(f"{name} {stopped[name]}" for name in sorted(stopped)))
+
+
+def _pass(
+    base: Base,
+    dataset: Dataset,
+    runs: Sequence[_Run],
+    start: int,
+    shared: Mapping[str, Any],
+    cache: Path | None,
+    checkpoint_seconds: float,
+) -> Generator[Event, None, dict[str, str]]:
+    """All steps after ``start``; returns why runs stopped, by name. Nothing is done where all had before."""
+    before = checkpoint.stopped([run.folder for run in runs], step=start) if start else {}
+    if len(before) == len(runs):
+        return {runs[v].name: reason for v, reason in before.items()}
+    seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
+    with ExitStack() as stack:
+        stack.enter_context(_computing(base, shared["precision"], pixels=dataset.resolution))
+        work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
+        stack.callback(work.lora.detach)
+        work.stopped.update(before)
+        names = ", ".join(run.name.rpartition("-")[0] for run in runs)
+        yield Stage("train", steps, f"{names} · seed {seed} · {len(dataset.train)} pictures")
+        yield from _steps(work, start, shared["save_every"], shared["keep"], every, checkpoint_seconds)
+    return {runs[v].name: reason for v, reason in work.stopped.items()}
+
+
+def _refuse_unlike(variants: Mapping[str, Variant], into: Mapping[str, Path]) -> None:
+    if len({(v.batch, v.accumulate) for v in variants.values()}) != 1 or variants.keys() != into.keys():
+        raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
 
 
 def _setting(variant: Variant) -> dict[str, Any]:

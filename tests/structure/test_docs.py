@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from vez import reference
+from vez.config import Variant
 from vez.events import Event
 from vez.reference import TABLES, commands, options
 
@@ -36,6 +37,11 @@ def test_every_command_option_and_key_is_in_the_reference() -> None:
         for key, field in model.model_fields.items():
             assert f"| `{key}` |" in section, f"{heading} {key}"
             assert field.description, f"{heading} {key} has no docstring"
+
+
+def test_every_key_of_a_variant_has_its_row_in_the_page_about_training() -> None:
+    page = (DOCS / "train.md").read_text(encoding="utf-8")
+    assert not [key for key in Variant.model_fields if f"| `{key}` |" not in page]
 
 
 def test_every_event_and_its_fields_are_in_the_page_of_files() -> None:

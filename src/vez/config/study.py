@@ -200,7 +200,7 @@ class Study(Table):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Training seeds; each variant is trained once per seed."""
     side_by_side: int | None = Field(default=None, ge=1)
-    """Most variants trained in one pass; absent: all that share dataset and batch. Fewer need less memory and more time."""
+    """Most variants trained in one pass; absent: all that share dataset and batch. Fewer need less memory."""
     save_every: int | None = Field(default=None, ge=1)
     """Steps between saved LoRA files; absent: only the last is kept (kohya: save_every_n_steps)."""
     keep: int | None = Field(default=None, ge=1)
