@@ -12,13 +12,13 @@ from vez.denoise import (
     Batch,
     FixedNoise,
     fixed_noise_losses,
-    min_snr_weights,
     noisy,
     sample_losses,
     target,
     variant_losses,
 )
 from vez.lora import LoraSpec, attach
+from vez.losses import min_snr_weights
 
 DDPM = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

@@ -1,21 +1,61 @@
 """What a variant's own samples are: in company as alone, and the same after a cut."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
+from small import SIZE, make_dataset
 from vez.base import Base
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.errors import StoreError
 from vez.events import Event, Step
 from vez.interop import load_kohya
+from vez.samples import masks_of
 from vez.train import train
 
 PLAIN = {"dataset": "tiny", "batch": 2, "rank": 4, "lr_unet": 1e-3, "lr_text": 5e-4}
-RICH = {"noise_offset": 0.1, "multires_noise": 4, "input_perturbation": 0.1}
-ONE = [{"noise_offset": 0.1}, {"multires_noise": 3}, {"input_perturbation": 0.2}]
+RICH = {
+    "noise_offset": 0.1,
+    "multires_noise": 4,
+    "input_perturbation": 0.1,
+    "loss": "huber",
+    "debiased": True,
+    "masked": True,
+}
+ONE = [
+    {"noise_offset": 0.1},
+    {"multires_noise": 3},
+    {"input_perturbation": 0.2},
+    {"loss": "smooth_l1", "huber_schedule": "constant"},
+    {"masked": True},
+]
+
+
+@pytest.fixture(scope="module")
+def masked_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Rows of which the first has no mask, and the others a white corner."""
+    dataset = make_dataset(tmp_path_factory.mktemp("masked") / "dataset")
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:28, :40] = 255
+    return with_masks(dataset, [None, *[mask] * (len(dataset.rows) - 1)])
+
+
+def with_masks(dataset: Dataset, masks: Sequence[NDArray[np.uint8] | None]) -> Dataset:
+    rows = []
+    for row, mask in zip(dataset.rows, masks, strict=True):
+        name = "" if mask is None else f"mask-{int(mask.sum())}.png"
+        if mask is not None:
+            Image.fromarray(mask).save(dataset.path / name)
+        rows.append(replace(row, mask=name))
+    return replace(dataset, rows=tuple(rows))
 
 
 def variant(**values: Any) -> Variant:
@@ -33,11 +73,11 @@ def losses(events: list[Event], name: str) -> list[float]:
     return [event.loss for event in events if isinstance(event, Step) and event.run == name]
 
 
-def test_rich_variants_in_company_are_those_alone(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
+def test_rich_variants_in_company_are_those_alone(random_base: Base, masked_dataset: Dataset, tmp_path: Path) -> None:
     variants = {"plain": variant(), "rich": variant(**RICH), **{f"v{i}": variant(**one) for i, one in enumerate(ONE)}}
-    together = run(random_base, tiny_dataset, tmp_path / "all", variants=variants)
+    together = run(random_base, masked_dataset, tmp_path / "all", variants=variants)
     for name, alone in variants.items():
-        apart = run(random_base, tiny_dataset, tmp_path / "one", variants={name: alone})
+        apart = run(random_base, masked_dataset, tmp_path / "one", variants={name: alone})
         assert losses(together, f"{name}-0") == pytest.approx(losses(apart, f"{name}-0"), rel=1e-5), name
         (one, _), (other, _) = (load_kohya(tmp_path / f / name / "lora.safetensors") for f in ("all", "one"))
         for key in one:  # by norm: Adam's first updates are signs, whose rounding shows in single numbers
@@ -47,26 +87,63 @@ def test_rich_variants_in_company_are_those_alone(random_base: Base, tiny_datase
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_cut_rich_run_ends_in_the_same_bits(
-    frozen: bool, random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+    frozen: bool, random_base: Base, masked_dataset: Dataset, tmp_path: Path
 ) -> None:
     variants = {"v1": variant(**RICH, **({"lr_text": 0.0} if frozen else {}))}
-    run(random_base, tiny_dataset, tmp_path / "whole", steps=5, variants=variants)
+    run(random_base, masked_dataset, tmp_path / "whole", steps=5, variants=variants)
     into = {"v1": tmp_path / "cut" / "v1"}
-    cut = train(random_base, tiny_dataset, variants, seed=0, steps=5, into=into, checkpoint_seconds=0.0)
+    cut = train(random_base, masked_dataset, variants, seed=0, steps=5, into=into, checkpoint_seconds=0.0)
     for event in cut:
         if isinstance(event, Step) and event.step == 3:
             cut.close()
             break
-    run(random_base, tiny_dataset, tmp_path / "cut", steps=5, variants=variants)
+    run(random_base, masked_dataset, tmp_path / "cut", steps=5, variants=variants)
     whole, again = (tmp_path / part / "v1" / "lora.safetensors" for part in ("whole", "cut"))
     assert whole.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize("setting", [{}, *ONE, RICH], ids=str)
 def test_a_larger_batch_sees_the_same_rich_samples(
-    setting: dict[str, Any], random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+    setting: dict[str, Any], random_base: Base, masked_dataset: Dataset, tmp_path: Path
 ) -> None:
     small = {"lr_unet": 1e-12, "lr_text": 0.0, **setting}
-    ones = run(random_base, tiny_dataset, tmp_path / "1", steps=4, variants={"v": variant(batch=1, **small)})
-    four = run(random_base, tiny_dataset, tmp_path / "4", steps=1, variants={"v": variant(batch=4, **small)})
+    ones = run(random_base, masked_dataset, tmp_path / "1", steps=4, variants={"v": variant(batch=1, **small)})
+    four = run(random_base, masked_dataset, tmp_path / "4", steps=1, variants={"v": variant(batch=4, **small)})
     assert losses(four, "v-0")[0] == pytest.approx(sum(losses(ones, "v-0")) / 4, rel=1e-5)
+
+
+def test_masks_are_the_mean_of_each_cell(random_base: Base, masked_dataset: Dataset) -> None:
+    whole, corner = masks_of(random_base, masked_dataset)[:2]
+    assert torch.equal(whole, torch.ones(1, SIZE // 8, SIZE // 8))
+    pixels = masked_dataset.mask(masked_dataset.train[1])
+    assert pixels is not None
+    cells = pixels.reshape(SIZE // 8, 8, SIZE // 8, 8).mean(axis=(1, 3)) / 255
+    np.testing.assert_allclose(corner[0].numpy(), cells, atol=1e-6)
+    assert 0 < corner[0, 3, 0] < 1, "a cell on the edge counts in part"
+
+
+def test_an_empty_mask_gives_no_loss_and_moves_nothing(
+    random_base: Base, masked_dataset: Dataset, tmp_path: Path
+) -> None:
+    empty = with_masks(masked_dataset, [np.zeros((SIZE, SIZE), np.uint8)] * len(masked_dataset.rows))
+    variants = {"v": variant(masked=True), "plain": variant()}
+    events = run(random_base, empty, tmp_path, variants=variants)
+    assert losses(events, "v-0") == [0.0] * 3 and all(loss > 0 for loss in losses(events, "plain-0"))
+    state, _ = load_kohya(tmp_path / "v" / "lora.safetensors")
+    assert all(not weights.up.any() for weights in state.values())
+
+
+def test_a_mask_multiplies_the_error_and_is_not_made_up_for(
+    random_base: Base, masked_dataset: Dataset, tmp_path: Path
+) -> None:
+    """A mask that is one grey everywhere is that much of the loss, as in kohya's trainer."""
+    grey = with_masks(masked_dataset, [np.full((SIZE, SIZE), 51, np.uint8)] * len(masked_dataset.rows))
+    events = run(random_base, grey, tmp_path, steps=1, variants={"v": variant(masked=True), "plain": variant()})
+    assert losses(events, "v-0")[0] == pytest.approx(0.2 * losses(events, "plain-0")[0], rel=1e-5)
+
+
+def test_a_damaged_mask_is_said(random_base: Base, masked_dataset: Dataset, tmp_path: Path) -> None:
+    bad = replace(masked_dataset, rows=tuple(replace(row, mask="bad.png") for row in masked_dataset.rows))
+    (masked_dataset.path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(StoreError, match=r"the mask bad\.png .* is damaged"):
+        run(random_base, bad, tmp_path, variants={"v": variant(masked=True)})

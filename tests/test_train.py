@@ -136,6 +136,10 @@ def test_variants_in_company_are_variants_alone(random_base: Base, tiny_dataset:
         {"multires_noise": 4},
         {"multires_noise": 4, "multires_discount": 0.8},
         {"input_perturbation": 0.1},
+        {"debiased": True},
+        {"loss": "l1"},
+        {"loss": "huber"},
+        {"loss": "smooth_l1"},
     ],
     ids=str,
 )

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from vez.base import Base, Conditioning, Schedule, condition, predict, tokenize
+from vez.config import Variant
 from vez.dataset import Row
+from vez.losses import pointwise
 from vez.tape import noise
 
 FIXED_TIMESTEPS = 8  # of the validation: the middles of eight equal bands
@@ -38,6 +40,8 @@ class Batch:
     sizes: Tensor | None = None
     mixed: Tensor | None = None
     """The noise that the latents are mixed with, where it is not ``noise``, which is predicted (`vez.noising`)."""
+    mask: Tensor | None = None
+    """How much the error counts, (B, 1, h, w) or (V·B, 1, h, w) in [0, 1]; None: all of it."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +115,11 @@ def _each(samples: Tensor, count: int) -> Tensor:
     return samples.repeat(count // len(samples), 1, 1, 1)
 
 
-def min_snr_weights(schedule: Schedule, timesteps: Tensor, gammas: Sequence[float | None]) -> Tensor:
-    """Weights of the samples' losses, (V, B): Min-SNR-γ (Hang et al. 2023, eq. 8), or 1 where a gamma is None."""
-    alpha = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = alpha / (1 - alpha)  # (B,)
-    divisor = snr if schedule.prediction_type == "epsilon" else snr + 1
-    rows = [torch.ones_like(snr) if gamma is None else snr.clamp(max=gamma) / divisor for gamma in gammas]
-    return torch.stack(rows)
+def sample_losses(base: Base, batch: Batch, *, variants: int, settings: Sequence[Variant] | None = None) -> Tensor:
+    """Mean squared error of each sample under each variant, (V, B) fp32; by ``settings``, the V variants', its loss.
 
-
-def sample_losses(base: Base, batch: Batch, *, variants: int) -> Tensor:
-    """Mean squared error of each sample under each variant, (V, B) fp32."""
+    A mask is multiplied into the loss before its mean over the whole picture, as kohya does: less subject, less loss.
+    """
     text = batch.text
     if text is None:
         if batch.tokens is None:
@@ -132,13 +130,23 @@ def sample_losses(base: Base, batch: Batch, *, variants: int) -> Tensor:
     sizes = None if batch.sizes is None else batch.sizes.repeat(variants, 1)
     prediction = predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes)
     error = prediction.float() - _each(target(base.schedule, batch), count)
-    losses: Tensor = error.square().mean(dim=(1, 2, 3)).view(variants, -1)
+    per = pointwise(error.view(variants, -1, *error.shape[1:]), base.schedule, batch.timesteps, settings)
+    if batch.mask is not None:
+        per = per * _each(batch.mask, count).view(variants, -1, 1, *error.shape[2:])
+    losses: Tensor = per.mean(dim=(2, 3, 4))
     return losses
 
 
-def variant_losses(base: Base, batch: Batch, *, variants: int, weights: Tensor | None = None) -> Tensor:
+def variant_losses(
+    base: Base,
+    batch: Batch,
+    *,
+    variants: int,
+    weights: Tensor | None = None,
+    settings: Sequence[Variant] | None = None,
+) -> Tensor:
     """Each variant's loss, (V,): its (weighted) sample losses' mean. Their sum's gradient is each one's own."""
-    losses = sample_losses(base, batch, variants=variants)
+    losses = sample_losses(base, batch, variants=variants, settings=settings)
     return (losses if weights is None else losses * weights).mean(dim=1)
 
 

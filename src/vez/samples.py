@@ -7,13 +7,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from vez.base import Base
 from vez.config import Variant
-from vez.dataset import Row
+from vez.dataset import Dataset, Row
 from vez.denoise import Batch, Words, sizes_of
+from vez.errors import StoreError
 from vez.noising import changed, changes_noise
 from vez.tape import Tape, noise
+
+
+def masks_of(base: Base, dataset: Dataset) -> list[Tensor]:
+    """The training rows' masks at the latents' size, each (1, h, w) in [0, 1]: the mean over each cell's pixels.
+
+    A row without a mask counts whole. Raises StoreError for a mask that cannot be read.
+    """
+    masks = []
+    for row in dataset.train:
+        try:
+            mask = dataset.mask(row)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the mask {row.mask} of {dataset.name} is damaged ({error}); build it again") from error
+        height, width = (side // base.latent_factor for side in (row.height, row.width))
+        if mask is None:
+            masks.append(torch.ones(1, height, width, device=base.device))
+        else:
+            pixels = torch.from_numpy(mask).float()[None] / 255
+            masks.append(adaptive_avg_pool2d(pixels, (height, width)).to(base.device))
+    return masks
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,8 @@ class Samples:
     tape: Tape
     words: Words
     moments: Sequence[Tensor]
+    masks: Sequence[Tensor] | None = None
+    """How much of each row counts where a variant is masked, each (1, h, w); None where none is."""
 
     def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
@@ -61,6 +85,10 @@ class Samples:
             torch.from_numpy(tape.timestep[at]),
             sizes=sizes_of(self.base, [self.rows[i] for i in tape.image[at]]),
         )
+        if self.masks is not None:
+            masks = torch.stack([self.masks[i] for i in tape.image[at]])
+            each = [masks if variant.masked else torch.ones_like(masks) for variant in self.variants]
+            batch = replace(batch, mask=torch.cat(each))  # (V·b, 1, h, w)
         return self._with_noise(batch, drawn[:, 1], seeds)
 
     def _with_noise(self, batch: Batch, plain: Tensor, seeds: Sequence[int]) -> Batch:

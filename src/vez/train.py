@@ -20,15 +20,20 @@ from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
+<<<<<<< src/vez/train.py
+from vez.denoise import FixedNoise, Words, fixed_noise_losses, variant_losses
+=======
 from vez.denoise import FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
 from vez.dropout import Dropout
+>>>>>>> /tmp/merge.new
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
 from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
-from vez.samples import Samples
+from vez.losses import sample_weights
+from vez.samples import Samples, masks_of
 from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
 from vez.tape import record
@@ -209,6 +214,7 @@ def _prepare(
         row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in dataset.rows
     }
     words = Words.of(base, [row.caption for row in dataset.train], frozen=not any(spec.text for spec in specs))
+    masks = masks_of(base, dataset) if any(variant.masked for variant in variants) else None
     held_out = dataset.held_out if validate else ()
     # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
     # learned by heart.
@@ -222,7 +228,13 @@ def _prepare(
         Learner(lora, variants),
         Dropout(lora, variants),
         Samples(
-            base, dataset.train, [run.variant for run in runs], tape, words, [known[r.sha256] for r in dataset.train]
+            base,
+            dataset.train,
+            variants,
+            tape,
+            words,
+            [known[row.sha256] for row in dataset.train],
+            masks,
         ),
         steps,
         {
@@ -273,6 +285,13 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     began = perf_counter()
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
+<<<<<<< src/vez/train.py
+    for batch, share in work.samples.batches(step):
+        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
+        losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
+        part = share * losses_of  # (V,)
+        part.sum().backward()  # type: ignore[no-untyped-call]
+=======
     for seeds, batch, share in work.samples.batches(step):
         weights = None
         if any(variant.min_snr for variant in variants):
@@ -280,6 +299,7 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
         with work.dropout.of(seeds):
             part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
             part.sum().backward()  # type: ignore[no-untyped-call]
+>>>>>>> /tmp/merge.new
         losses += part.detach()
     norms = work.learner.norms()
     yield from _stop_broken(work, losses.cpu(), norms, step=step)

@@ -28,6 +28,7 @@ MAY_IMPORT_HEAVY = {
     "dropout.py",
     "denoise.py",
     "noising.py",
+    "losses.py",
     "samples.py",
     "checkpoint.py",
     "interop.py",

@@ -87,6 +87,11 @@ class Config(Table):
                         f"[study.{study_name}.variant.{name}] learns from [dataset.{variant.dataset}], whose role is "
                         '"class": such pictures only go beside a concept\'s; name a dataset of the role "concept"'
                     )
+                if variant.masked and self.dataset[variant.dataset].masks is None:
+                    raise ValueError(
+                        f"[study.{study_name}.variant.{name}] is masked, but [dataset.{variant.dataset}] has no masks; "
+                        'set its masks = "alpha", or a folder of them'
+                    )
         return self
 
 

@@ -57,6 +57,16 @@ class Variant(Table):
     """Largest gradient norm; 0 clips nothing."""
     min_snr: float | None = Field(default=None, gt=0)
     """Gamma of the Min-SNR loss weights; absent: every timestep weighs the same."""
+    debiased: bool = False
+    """Weigh the loss by 1/√SNR, or 1/(SNR + 1) for a base that predicts v (kohya: debiased_estimation_loss)."""
+    loss: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
+    """Of the error: its square, its size, or the square up to huber_c and the size beyond (kohya: loss_type)."""
+    huber_c: float = Field(default=0.1, gt=0, le=1)
+    """Where huber and smooth_l1 go over from square to size (kohya: huber_c)."""
+    huber_schedule: Literal["constant", "exponential", "snr"] = "snr"
+    """How that place goes from 1 at little noise down to huber_c at much; constant: huber_c always."""
+    masked: bool = False
+    """Count the error only where the dataset's masks are white (kohya: masked_loss)."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are trained without their caption."""
     noise_offset: float = Field(default=0.0, ge=0, le=1)
