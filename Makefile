@@ -47,6 +47,7 @@ lint: $(STAMP)
 
 reference: $(STAMP)
 	$(BIN)/python -m vez.reference --write docs/reference.md
+	$(BIN)/python -c "from pathlib import Path; from vez.kohya_config.options import on_page; p = Path('docs/coming-from-kohya.md'); p.write_text(on_page(p.read_text()))"
 
 bench: $(STAMP)
 	$(BIN)/python bench/step.py

@@ -12,7 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 # Raised only on purpose, in the commit that needs it.
-PACKAGE_LINES = 22_000  # raised on purpose when collecting, checking and linting of pictures came in
+PACKAGE_LINES = 30_000  # raised on purpose when the data stage, kohya's files and SDXL came in
 FORBIDDEN = {"util", "utils", "common", "helper", "helpers", "misc", "tools"}
 # A broad except may stand only where a job of another's making is run.
 BROAD_EXCEPT_ALLOWED: set[str] = set()
