@@ -20,12 +20,8 @@ from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
-<<<<<<< src/vez/train.py
 from vez.denoise import FixedNoise, Words, fixed_noise_losses, variant_losses
-=======
-from vez.denoise import FixedNoise, Words, fixed_noise_losses, min_snr_weights, variant_losses
 from vez.dropout import Dropout
->>>>>>> /tmp/merge.new
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
 from vez.header import header
@@ -285,21 +281,12 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     began = perf_counter()
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
-<<<<<<< src/vez/train.py
-    for batch, share in work.samples.batches(step):
-        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
-        losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
-        part = share * losses_of  # (V,)
-        part.sum().backward()  # type: ignore[no-untyped-call]
-=======
     for seeds, batch, share in work.samples.batches(step):
-        weights = None
-        if any(variant.min_snr for variant in variants):
-            weights = min_snr_weights(work.base.schedule, batch.timesteps, [variant.min_snr for variant in variants])
+        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
         with work.dropout.of(seeds):
-            part = share * variant_losses(work.base, batch, variants=len(variants), weights=weights)  # (V,)
+            losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
+            part = share * losses_of  # (V,)
             part.sum().backward()  # type: ignore[no-untyped-call]
->>>>>>> /tmp/merge.new
         losses += part.detach()
     norms = work.learner.norms()
     yield from _stop_broken(work, losses.cpu(), norms, step=step)
