@@ -5,7 +5,18 @@ from vez.reference import commands, options
 # An entry is added on purpose, with its docs and a test that it changes something; most settings belong into vez.toml.
 OPTIONS = {
     "bench": [
-        *("--base", "--size", "--batch", "--rank", "--variants", "--dtype", "--device", "--steps", "--config", "--json"),
+        *(
+            "--base",
+            "--size",
+            "--batch",
+            "--rank",
+            "--variants",
+            "--dtype",
+            "--device",
+            "--steps",
+            "--config",
+            "--json",
+        ),
     ],
     "build": ["[DATASET]...", "--config"],
     "caption": ["DATASET", "--diff", "--config"],
