@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from small import SIZE, make_dataset
-from vez.base import Base
+from vez.base import Base, encode_images
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.denoise import Words
 from vez.errors import StoreError
 from vez.events import Event, Step
 from vez.interop import load_kohya
-from vez.samples import masks_of
+from vez.samples import Samples, masks_of, mirrored_of, reworded
+from vez.tape import record
 from vez.train import train
 
 PLAIN = {"dataset": "tiny", "batch": 2, "rank": 4, "lr_unet": 1e-3, "lr_text": 5e-4}
@@ -29,6 +31,10 @@ RICH = {
     "loss": "huber",
     "debiased": True,
     "masked": True,
+    "shuffle_caption": True,
+    "keep_tokens": 1,
+    "tag_dropout": 0.2,
+    "flip": True,
 }
 ONE = [
     {"noise_offset": 0.1},
@@ -36,6 +42,8 @@ ONE = [
     {"input_perturbation": 0.2},
     {"loss": "smooth_l1", "huber_schedule": "constant"},
     {"masked": True},
+    {"shuffle_caption": True},
+    {"flip": True, "masked": True},
 ]
 
 
@@ -147,3 +155,71 @@ def test_a_damaged_mask_is_said(random_base: Base, masked_dataset: Dataset, tmp_
     (masked_dataset.path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(StoreError, match=r"the mask bad\.png .* is damaged"):
         run(random_base, bad, tmp_path, variants={"v": variant(masked=True)})
+
+
+CAPTION = "zolka, a girl, snow , trees,night"
+
+
+def test_parts_of_a_caption_change_places_and_the_first_stay() -> None:
+    setting = variant(shuffle_caption=True, keep_tokens=1)
+    found = {reworded(CAPTION, setting, seed=seed) for seed in range(300)}
+    assert len(found) == 24 and all(text.startswith("zolka, ") for text in found)
+    assert all(sorted(text.split(", ")) == sorted(["zolka", "a girl", "snow", "trees", "night"]) for text in found)
+    assert reworded(CAPTION, setting, seed=7) == reworded(CAPTION, setting, seed=7)
+    assert reworded(CAPTION, variant(keep_tokens=1), seed=7) == CAPTION, "without a change, to the letter"
+
+
+def test_parts_are_left_out_at_their_rate_and_in_their_order() -> None:
+    setting = variant(tag_dropout=0.25, keep_tokens=1)
+    lengths = []
+    for seed in range(2000):
+        parts = reworded(CAPTION, setting, seed=seed).split(", ")
+        assert parts == [p for p in ["zolka", "a girl", "snow", "trees", "night"] if p in parts] and parts[0] == "zolka"
+        both = reworded(CAPTION, variant(tag_dropout=0.25, keep_tokens=1, shuffle_caption=True), seed=seed)
+        assert sorted(both.split(", ")) == sorted(parts), "the order moves nothing that is left out"
+        lengths.append(len(parts) - 1)
+    assert np.mean(lengths) == pytest.approx(4 * 0.75, abs=0.06)
+    assert reworded(CAPTION, variant(tag_dropout=1.0), seed=0) == ""
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_sample_is_trained_with_its_own_wording(
+    frozen: bool, random_base: Base, masked_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Of a rate of 1 nothing is left of a caption: the same as leaving all captions out. Also with three pieces."""
+    rest = {"lr_text": 0.0} if frozen else {}
+    variants = {"empty": variant(caption_dropout=1.0, **rest), "none": variant(tag_dropout=1.0, **rest)}
+    for base in (random_base, replace_chunks(random_base)):
+        events = run(base, masked_dataset, tmp_path / str(base.chunks), variants=variants)
+        assert losses(events, "none-0") == pytest.approx(losses(events, "empty-0"), rel=1e-5)
+
+
+def replace_chunks(base: Base) -> Base:
+    return replace(base, chunks=3, settings=("tokens=225",))
+
+
+def test_the_other_orientation_is_the_mirrored_pictures(random_base: Base, masked_dataset: Dataset) -> None:
+    turned = mirrored_of(random_base, masked_dataset, cache=None)
+    pixels = np.stack([masked_dataset.pixels(row)[:, ::-1] for row in masked_dataset.train])
+    torch.testing.assert_close(torch.stack(turned), encode_images(random_base, pixels), rtol=1e-4, atol=1e-5)
+
+
+def test_half_the_samples_are_mirrored_with_their_masks(random_base: Base, masked_dataset: Dataset) -> None:
+    """Each flipped sample's latent is drawn of the mirrored moments, and its mask is mirrored along."""
+    rows, tape = masked_dataset.train, record(len(masked_dataset.train), seed=0, steps=30, batch=4)
+    plain = [torch.cat([torch.full((4, 8, 8), float(i)), torch.zeros(4, 8, 8)]) for i in range(len(rows))]
+    turned = [torch.cat([moments[:4] + 100, moments[4:]]) for moments in plain]
+    masks = masks_of(random_base, masked_dataset)
+    variants = [variant(batch=4, flip=True, masked=True), variant(batch=4)]
+    words = Words.of(random_base, [row.caption for row in rows], frozen=True)
+    samples = Samples(random_base, rows, variants, tape, words, plain, masks, turned)
+    count = 0
+    for step in range(1, 31):
+        for _, batch, _ in samples.batches(step):
+            assert batch.mask is not None and torch.equal(batch.latents[4:] < 50, torch.ones(4, 4, 8, 8, dtype=bool))
+            for latents, mask, own in zip(batch.latents[:4], batch.mask[:4], batch.latents[4:], strict=True):
+                flipped = bool(latents[0, 0, 0] > 50)
+                expected = masks[int(own[0, 0, 0])]
+                assert torch.equal(mask, expected.flip(-1) if flipped else expected)
+                count += flipped
+    assert 40 <= count <= 80

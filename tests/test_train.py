@@ -140,6 +140,10 @@ def test_variants_in_company_are_variants_alone(random_base: Base, tiny_dataset:
         {"loss": "l1"},
         {"loss": "huber"},
         {"loss": "smooth_l1"},
+        {"shuffle_caption": True},
+        {"shuffle_caption": True, "keep_tokens": 1},
+        {"tag_dropout": 0.5},
+        {"flip": True},
     ],
     ids=str,
 )

@@ -29,7 +29,7 @@ class Batch:
 
     ``latents`` and ``noise`` (B, 4, h, w) fp32, ``timesteps`` (B,) int64; ``tokens`` (V·B, 77) or more (`tokenize`), or
     ``text`` of V·B captions; ``sizes`` (B, 6) for a base that is told them (`predict`). Where variants differ in
-    latents or noise, both are (V·B, 4, h, w), variant after variant.
+    latents or noise, these are (V·B, 4, h, w), variant after variant.
     """
 
     latents: Tensor
@@ -93,26 +93,28 @@ def sizes_of(base: Base, rows: Sequence[Row]) -> Tensor | None:
 
 def noisy(schedule: Schedule, batch: Batch) -> Tensor:
     """x_t, (B, 4, h, w) fp32, or (V·B, 4, h, w) where variants differ."""
-    alpha = _alphas(schedule, batch)
-    return alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * (batch.noise if batch.mixed is None else batch.mixed)
+    latents, seen, alpha = _alike(batch.latents, batch.noise if batch.mixed is None else batch.mixed, schedule, batch)
+    return alpha.sqrt() * latents + (1 - alpha).sqrt() * seen
 
 
 def target(schedule: Schedule, batch: Batch) -> Tensor:
     """What the U-Net is to predict, shaped as x_t: ε, or v = √ᾱ ε - √(1-ᾱ) x_0 (Salimans and Ho 2022)."""
     if schedule.prediction_type == "epsilon":
         return batch.noise
-    alpha = _alphas(schedule, batch)
-    return alpha.sqrt() * batch.noise - (1 - alpha).sqrt() * batch.latents
+    latents, noise, alpha = _alike(batch.latents, batch.noise, schedule, batch)
+    return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
-def _alphas(schedule: Schedule, batch: Batch) -> Tensor:
+def _alike(latents: Tensor, noise: Tensor, schedule: Schedule, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, noise and ᾱ with a row for each variant if either has one."""
     alphas = schedule.alphas_cumprod.to(batch.timesteps.device)[batch.timesteps].view(-1, 1, 1, 1)
-    return _each(alphas, len(batch.latents))
+    count = max(len(latents), len(noise))
+    return _each(latents, count), _each(noise, count), _each(alphas, count)
 
 
 def _each(samples: Tensor, count: int) -> Tensor:
     """(B, …) -> (V·B, …), variant after variant; what has a row for each variant already stays."""
-    return samples.repeat(count // len(samples), 1, 1, 1)
+    return samples if len(samples) == count else samples.repeat(count // len(samples), 1, 1, 1)
 
 
 def sample_losses(base: Base, batch: Batch, *, variants: int, settings: Sequence[Variant] | None = None) -> Tensor:

@@ -1,21 +1,28 @@
 """The samples of a step as the networks see them: from the tape's row to batches on the base's device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from vez.base import Base
+from vez.base import Base, Conditioning, cached_moments, encode_text, tokenize
 from vez.config import Variant
 from vez.dataset import Dataset, Row
 from vez.denoise import Batch, Words, sizes_of
 from vez.errors import StoreError
+from vez.images.pixels import pixels_sha256
 from vez.noising import changed, changes_noise
-from vez.tape import Tape, noise
+from vez.tape import Tape, dice, noise
+
+FLIPPED = 0.5  # chance that a sample is mirrored
+WORDINGS_KEPT = 256  # encoded captions: 60 MB for SD 1.x, 160 MB for SDXL, in fp32
 
 
 def masks_of(base: Base, dataset: Dataset) -> list[Tensor]:
@@ -38,6 +45,41 @@ def masks_of(base: Base, dataset: Dataset) -> list[Tensor]:
     return masks
 
 
+def mirrored_of(base: Base, dataset: Dataset, *, cache: Path | None) -> list[Tensor]:
+    """The training rows' moments, each (8, h, w), of their pictures mirrored left to right."""
+    moments = []
+    for row in dataset.train:
+        pixels = np.ascontiguousarray(dataset.pixels(row)[:, ::-1])
+        sha256 = pixels_sha256(Image.fromarray(pixels))
+        moments.append(cached_moments(base, pixels, sha256=sha256, cache=cache))
+    return moments
+
+
+def rewords(variant: Variant) -> bool:
+    """Whether a variant's captions are worded anew for every sample."""
+    return variant.shuffle_caption or variant.tag_dropout > 0
+
+
+def reworded(caption: str, variant: Variant, *, seed: int) -> str:
+    """The caption as one sample is trained with it: its parts between commas in another order, some left out.
+
+    Each part's fate is drawn for itself, so the same ones are left out with and without another order.
+    """
+    if not rewords(variant):
+        return caption
+    parts = [part.strip() for part in caption.split(",")]
+    first, rest = parts[: variant.keep_tokens], parts[variant.keep_tokens :]
+    random = dice(seed, "wording")
+    stays = random.random(len(rest)) >= variant.tag_dropout
+    order = random.permutation(len(rest))
+    return ", ".join([*first, *(rest[i] for i in (order if variant.shuffle_caption else range(len(rest))) if stays[i])])
+
+
+def encoder(base: Base) -> Callable[[str], Conditioning]:
+    """Encodes a caption by frozen text encoders, alone: a caption's bits depend on no other. The last ones are kept."""
+    return lru_cache(maxsize=WORDINGS_KEPT)(lambda caption: encode_text(base, [caption]))
+
+
 @dataclass(frozen=True)
 class Samples:
     """What a pass of several variants learns from; ``moments``, each (8, h, w), and ``words`` are of the rows."""
@@ -50,6 +92,10 @@ class Samples:
     moments: Sequence[Tensor]
     masks: Sequence[Tensor] | None = None
     """How much of each row counts where a variant is masked, each (1, h, w); None where none is."""
+    mirrored: Sequence[Tensor] | None = None
+    """``moments`` of the mirrored pictures; None where no variant flips."""
+    encoded: Callable[[str], Conditioning] | None = None
+    """Encodes new wordings where the text encoders are frozen."""
 
     def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
@@ -69,27 +115,58 @@ class Samples:
     def _batch(self, step: int, samples: NDArray[np.intp]) -> Batch:
         """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
         tape, at = self.tape, (step - 1, samples)
-        seeds = [int(seed) for seed in tape.noise_seed[at]]
-        moments = torch.stack([self.moments[i] for i in tape.image[at]])  # (b, 8, h, w)
-        shape = (moments.shape[1] // 2, *moments.shape[2:])
+        images, seeds = tape.image[at], [int(seed) for seed in tape.noise_seed[at]]
+        moments = [self.moments[i] for i in images]  # each (8, h, w)
+        shape = (moments[0].shape[0] // 2, *moments[0].shape[1:])
         drawn = torch.from_numpy(np.stack([noise(seed, shape) for seed in seeds]))  # (b, 2, 4, h, w)
         fields = drawn.to(self.base.device)
-        mean, deviation = moments.chunk(2, dim=1)
+        turned = [dice(seed, "flip").random() < FLIPPED for seed in seeds]
         captions = np.concatenate(
-            [np.where(tape.drop[at] < variant.caption_dropout, -1, tape.image[at]) for variant in self.variants]
+            [np.where(tape.drop[at] < variant.caption_dropout, -1, images) for variant in self.variants]
         )  # (V·b,), -1 is the empty caption
         batch = self.words.batch(
             torch.from_numpy(captions),
-            mean + deviation * fields[:, 0],
+            self._latents(images, fields[:, 0], turned),
             fields[:, 1],
             torch.from_numpy(tape.timestep[at]),
-            sizes=sizes_of(self.base, [self.rows[i] for i in tape.image[at]]),
+            sizes=sizes_of(self.base, [self.rows[i] for i in images]),
         )
-        if self.masks is not None:
-            masks = torch.stack([self.masks[i] for i in tape.image[at]])
-            each = [masks if variant.masked else torch.ones_like(masks) for variant in self.variants]
-            batch = replace(batch, mask=torch.cat(each))  # (V·b, 1, h, w)
-        return self._with_noise(batch, drawn[:, 1], seeds)
+        return self._with_mask(
+            self._with_noise(self._with_wording(batch, captions, seeds), drawn[:, 1], seeds), images, turned
+        )
+
+    def _latents(self, images: NDArray[np.int64], field: Tensor, turned: Sequence[bool]) -> Tensor:
+        """Latents of a batch, (b, 4, h, w), or (V·b, 4, h, w) where a variant flips."""
+        found = []
+        for flips in [variant.flip for variant in self.variants] if self.mirrored is not None else [False]:
+            mirrored = self.mirrored if flips and self.mirrored is not None else self.moments
+            pairs = zip(images, turned, strict=True)
+            moments = torch.stack([mirrored[i] if turn else self.moments[i] for i, turn in pairs])  # (b, 8, h, w)
+            mean, deviation = moments.chunk(2, dim=1)
+            found.append(mean + deviation * field)
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _with_wording(self, batch: Batch, captions: NDArray[np.int64], seeds: Sequence[int]) -> Batch:
+        """The batch with captions worded for each sample, where a variant does so."""
+        if not any(rewords(variant) for variant in self.variants):
+            return batch
+        told = [(variant, seed) for variant in self.variants for seed in seeds]
+        texts = [
+            reworded(self.rows[i].caption, variant, seed=seed) if i >= 0 else ""
+            for i, (variant, seed) in zip(captions, told, strict=True)
+        ]
+        if batch.text is not None and self.encoded is not None:
+            return replace(batch, text=Conditioning.joined([self.encoded(text) for text in texts]))
+        return replace(batch, tokens=tokenize(self.base, texts))
+
+    def _with_mask(self, batch: Batch, images: NDArray[np.int64], turned: Sequence[bool]) -> Batch:
+        """The batch with each variant's masks, mirrored as its pictures are; ones where it is not masked."""
+        if self.masks is None:
+            return batch
+        plain = torch.stack([self.masks[i] for i in images])  # (b, 1, h, w)
+        mirrored = torch.stack([m.flip(-1) if turn else m for m, turn in zip(plain, turned, strict=True)])
+        each = [(mirrored if v.flip else plain) if v.masked else torch.ones_like(plain) for v in self.variants]
+        return replace(batch, mask=torch.cat(each))  # (V·b, 1, h, w)
 
     def _with_noise(self, batch: Batch, plain: Tensor, seeds: Sequence[int]) -> Batch:
         """The batch with each variant's own noise, where one changes it."""
@@ -101,5 +178,4 @@ class Samples:
             for field, seed in zip(plain, seeds, strict=True)
         ]
         predicted, mixed = (torch.stack(fields).to(self.base.device) for fields in zip(*pairs, strict=True))
-        latents = batch.latents.repeat(len(pairs) // len(batch.latents), 1, 1, 1)
-        return replace(batch, latents=latents, noise=predicted, mixed=mixed)
+        return replace(batch, noise=predicted, mixed=mixed)

@@ -29,7 +29,7 @@ from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.losses import sample_weights
-from vez.samples import Samples, masks_of
+from vez.samples import Samples, encoder, masks_of, mirrored_of
 from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
 from vez.tape import record
@@ -211,6 +211,7 @@ def _prepare(
     }
     words = Words.of(base, [row.caption for row in dataset.train], frozen=not any(spec.text for spec in specs))
     masks = masks_of(base, dataset) if any(variant.masked for variant in variants) else None
+    mirrored = mirrored_of(base, dataset, cache=cache) if any(variant.flip for variant in variants) else None
     held_out = dataset.held_out if validate else ()
     # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
     # learned by heart.
@@ -231,6 +232,8 @@ def _prepare(
             words,
             [known[row.sha256] for row in dataset.train],
             masks,
+            mirrored,
+            encoder(base),
         ),
         steps,
         {

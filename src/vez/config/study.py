@@ -69,6 +69,14 @@ class Variant(Table):
     """Count the error only where the dataset's masks are white (kohya: masked_loss)."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are trained without their caption."""
+    shuffle_caption: bool = False
+    """Put the parts of a caption, between commas, in another order for every sample (kohya: shuffle_caption)."""
+    keep_tokens: int = Field(default=0, ge=0)
+    """Parts at a caption's beginning that stay there and are never left out; 1 keeps a trigger (kohya: keep_tokens)."""
+    tag_dropout: float = Field(default=0.0, ge=0, le=1)
+    """Share of the other parts that are left out, anew for every sample (kohya: caption_tag_dropout_rate)."""
+    flip: bool = False
+    """Mirror half of the samples, drawn at random, with their masks (kohya: flip_aug)."""
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Adds this times one random number to all of a channel's noise: darker darks, lighter lights; about 0.05."""
     multires_noise: int = Field(default=0, ge=0, le=16)
