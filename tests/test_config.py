@@ -75,6 +75,8 @@ def test_the_least_file(tmp_path: Path) -> None:
         ('images = "images/v1"', 'images = "a"\ndrop = ["blury"]', "'blury'"),
         ('images = "images/v1"', 'images = "a"\nchecks = { blured = 1 }', 'did you mean "blurred"'),
         ('images = "images/v1"', 'images = "a"\nrole = "class"', 'whose role is "class"'),
+        ("batch = 8", 'prior = "v1"', 'has the prior .v1., which is no dataset of the role "class"; known are: none'),
+        ("batch = 8", 'prior = "v9"', 'has the prior .v9., which is no dataset of the role "class"'),
         ("batch = 8", "masked = true", r"is masked, but \[dataset.v1\] has no masks"),
         ('images = "images/v1"', 'images = "a"\nrole = "class"\nheld_out = 2', "class pictures judge nothing"),
         ('images = "images/v1"', 'images = "a"\ncrops = ["full", "full"]', "names one twice"),

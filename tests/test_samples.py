@@ -16,7 +16,7 @@ from vez.base import Base, encode_images
 from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Words
-from vez.errors import StoreError
+from vez.errors import ConfigError, StoreError
 from vez.events import Event, Step
 from vez.interop import load_kohya
 from vez.samples import Samples, masks_of, mirrored_of, reworded
@@ -223,3 +223,54 @@ def test_half_the_samples_are_mirrored_with_their_masks(random_base: Base, maske
                 assert torch.equal(mask, expected.flip(-1) if flipped else expected)
                 count += flipped
     assert 40 <= count <= 80
+
+
+@pytest.fixture(scope="module")
+def class_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("class") / "dataset", pictures=3, held_out=0, shapes=((96, 64),))
+
+
+def test_class_pictures_add_their_weighed_loss(
+    random_base: Base, masked_dataset: Dataset, class_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Mean of the concept's plus prior_weight times the mean of the class's (Ruiz et al. 2023, eq. 2)."""
+    variants = {f"w{w}": variant(prior="class", prior_weight=w / 2) for w in (0, 1, 2)}
+    found = run(random_base, masked_dataset, tmp_path / "prior", variants=variants, prior=class_dataset)
+    first = [losses(found, f"w{w}-0")[0] for w in (0, 1, 2)]
+    plain = run(random_base, masked_dataset, tmp_path / "plain", variants={"v": variant()})
+    assert first[0] == pytest.approx(losses(plain, "v-0")[0], rel=1e-5), "the concept's tape is what it was"
+    assert losses(found, "w0-0") == pytest.approx(losses(plain, "v-0"), rel=1e-4)
+    assert first[1] - first[0] == pytest.approx((first[2] - first[0]) / 2, rel=1e-4) and first[1] > first[0]
+    weights = [load_kohya(tmp_path / "prior" / name / "lora.safetensors")[0] for name in ("w0", "w2")]
+    assert any(not torch.equal(weights[0][key].delta(), weights[1][key].delta()) for key in weights[0])
+
+
+def test_a_cut_run_with_class_pictures_ends_in_the_same_bits(
+    random_base: Base, masked_dataset: Dataset, class_dataset: Dataset, tmp_path: Path
+) -> None:
+    variants = {"v": variant(prior="class", **RICH)}
+    run(random_base, masked_dataset, tmp_path / "whole", steps=4, variants=variants, prior=class_dataset)
+    rest = {"into": {"v": tmp_path / "cut" / "v"}, "prior": class_dataset, "checkpoint_seconds": 0.0}
+    cut = train(random_base, masked_dataset, variants, seed=0, steps=4, **rest)  # type: ignore[arg-type]
+    for event in cut:
+        if isinstance(event, Step) and event.step == 3:
+            cut.close()
+            break
+    run(random_base, masked_dataset, tmp_path / "cut", steps=4, variants=variants, prior=class_dataset)
+    whole, again = (tmp_path / part / "v" / "lora.safetensors" for part in ("whole", "cut"))
+    assert whole.read_bytes() == again.read_bytes()
+
+
+def test_a_prior_without_its_pictures_is_refused(
+    random_base: Base, masked_dataset: Dataset, class_dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="one prior"):
+        run(random_base, masked_dataset, tmp_path, variants={"v": variant(prior="class")})
+    with pytest.raises(ConfigError, match="one prior"):
+        run(random_base, masked_dataset, tmp_path, variants={"v": variant()}, prior=class_dataset)
+
+
+def test_class_pictures_have_a_tape_of_their_own() -> None:
+    one, other = record(5, seed=0, steps=20, batch=4), record(5, seed=0, steps=20, batch=4, beside=True)
+    assert not set(one.noise_seed.ravel().tolist()) & set(other.noise_seed.ravel().tolist())
+    assert not np.array_equal(one.image, other.image) and not np.array_equal(one.timestep, other.timestep)

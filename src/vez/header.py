@@ -49,6 +49,7 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
         "keep_tokens": variant.keep_tokens,
         "caption_tag_dropout_rate": variant.tag_dropout,
         "flip_aug": variant.flip,
+        "prior_loss_weight": variant.prior_weight if variant.prior else None,
         "seed": seed,
         "training_comment": f"vez {__version__}, run {run_id}, dataset {dataset.id}, base {base.sha256}",
     }

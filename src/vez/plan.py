@@ -264,15 +264,15 @@ def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
 def groups(study: Study) -> list[tuple[str, int, tuple[str, ...]]]:
     """(dataset, pictures per step, variants) of each pass.
 
-    Variants that share dataset, batch and accumulate share every step of the tape, and train side by side, at most
-    ``side_by_side`` of them.
+    Variants that share dataset, batch, accumulate and prior share every step of the tape, and train side by side, at
+    most ``side_by_side`` of them.
     """
-    found: dict[tuple[str, int, int], list[str]] = {}
+    found: dict[tuple[str, int, int, str | None], list[str]] = {}
     for name, variant in study.variant.items():
-        found.setdefault((variant.dataset, variant.batch, variant.accumulate), []).append(name)
+        found.setdefault((variant.dataset, variant.batch, variant.accumulate, variant.prior), []).append(name)
     return [
         (dataset, batch * accumulate, tuple(names[i : i + (study.side_by_side or len(names))]))
-        for (dataset, batch, accumulate), names in found.items()
+        for (dataset, batch, accumulate, _), names in found.items()
         for i in range(0, len(names), study.side_by_side or len(names))
     ]
 

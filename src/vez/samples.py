@@ -19,7 +19,7 @@ from vez.denoise import Batch, Words, sizes_of
 from vez.errors import StoreError
 from vez.images.pixels import pixels_sha256
 from vez.noising import changed, changes_noise
-from vez.tape import Tape, dice, noise
+from vez.tape import Tape, dice, noise, record
 
 FLIPPED = 0.5  # chance that a sample is mirrored
 WORDINGS_KEPT = 256  # encoded captions: 60 MB for SD 1.x, 160 MB for SDXL, in fp32
@@ -78,6 +78,32 @@ def reworded(caption: str, variant: Variant, *, seed: int) -> str:
 def encoder(base: Base) -> Callable[[str], Conditioning]:
     """Encodes a caption by frozen text encoders, alone: a caption's bits depend on no other. The last ones are kept."""
     return lru_cache(maxsize=WORDINGS_KEPT)(lambda caption: encode_text(base, [caption]))
+
+
+def samples_of(
+    base: Base,
+    dataset: Dataset,
+    variants: Sequence[Variant],
+    *,
+    seed: int,
+    steps: int,
+    cache: Path | None,
+    beside: bool = False,
+) -> "Samples":
+    """Encode the training pictures and their captions, and write the tape; ``beside`` for class pictures' own tape."""
+    batch, timesteps = variants[0].per_step, len(base.schedule)
+    rows, frozen = dataset.train, not any(variant.lr_text > 0 for variant in variants)
+    return Samples(
+        base,
+        rows,
+        variants,
+        record(len(rows), seed=seed, steps=steps, batch=batch, timesteps=timesteps, beside=beside),
+        Words.of(base, [row.caption for row in rows], frozen=frozen),
+        [cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in rows],
+        masks_of(base, dataset) if any(variant.masked for variant in variants) else None,
+        mirrored_of(base, dataset, cache=cache) if any(variant.flip for variant in variants) else None,
+        encoder(base),
+    )
 
 
 @dataclass(frozen=True)

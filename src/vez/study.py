@@ -158,6 +158,8 @@ def train_runs(
     if datasets is None:
         check_room(config, name, device=device)
         datasets = yield from build_datasets(config, _datasets_of(config, name))
+    priors = [variant.prior for variant in study.variant.values() if variant.prior is not None]
+    beside = yield from build_datasets(config, list(dict.fromkeys(priors)))
     base = base or _load_base(config, device, precision=study.precision)
     yield Note(base.described)
     stopped: list[str] = []
@@ -166,6 +168,7 @@ def train_runs(
         todo = {v: study.variant[v] for v in variants if _to_train(config, name, v)}
         if todo:
             yield from preflight(base, frozen, todo, precision=study.precision, sampling=study.sampling)
+        prior = study.variant[variants[0]].prior
         for seed in study.seeds:
             steps: list[Step] = []
             events = train(
@@ -179,6 +182,7 @@ def train_runs(
                 keep=study.keep,
                 validate_every=study.validate_every,
                 precision=study.precision,
+                prior=None if prior is None else load_dataset(beside[prior]),
                 trigger=config.project.trigger,
                 cache=config.root / ".vez" / "latents",
             )
@@ -190,9 +194,7 @@ def train_runs(
             except RunStopped as error:
                 stopped.append(str(error))
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
-            key = planning.rate_key(
-                config, name, dataset, batch=batch, variants=side, device=base.device.type
-            )
+            key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
             _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
     if stopped:
         raise RunStopped("; ".join(stopped))

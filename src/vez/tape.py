@@ -33,8 +33,10 @@ class Tape:
     """Uniform in [0, 1): the caption is left out where this lies below a variant's caption_dropout."""
 
 
-def record(dataset_size: int, *, seed: int, steps: int, batch: int, timesteps: int = 1000) -> Tape:
-    """The tape of ``steps`` steps over ``dataset_size`` pictures.
+def record(
+    dataset_size: int, *, seed: int, steps: int, batch: int, timesteps: int = 1000, beside: bool = False
+) -> Tape:
+    """The tape of ``steps`` steps over ``dataset_size`` pictures; ``beside``: of the class pictures beside them.
 
     Each epoch shows every picture once, in an order of its own. Raises TrainError for an empty dataset.
     """
@@ -42,7 +44,7 @@ def record(dataset_size: int, *, seed: int, steps: int, batch: int, timesteps: i
         raise TrainError("the dataset has no picture to train on; lower held_out, or add pictures")
     samples = steps * batch
     # One stream per quantity, each drawn in order, so that a longer tape only appends.
-    order, strata, within, seeds, drop = (np.random.Generator(np.random.Philox(s)) for s in _streams(seed, 5))
+    order, strata, within, seeds, drop = (np.random.Generator(np.random.Philox(s)) for s in _streams(seed, 5, beside))
     epochs = -(-samples // dataset_size)
     image = np.concatenate([order.permutation(dataset_size) for _ in range(epochs)])[:samples]
     blocks = -(-samples // STRATA)
@@ -56,8 +58,8 @@ def record(dataset_size: int, *, seed: int, steps: int, batch: int, timesteps: i
     )
 
 
-def _streams(seed: int, count: int) -> list[np.random.SeedSequence]:
-    return np.random.SeedSequence(seed).spawn(count)
+def _streams(seed: int, count: int, beside: bool) -> list[np.random.SeedSequence]:
+    return np.random.SeedSequence(seed, spawn_key=(count,) if beside else ()).spawn(count)
 
 
 def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

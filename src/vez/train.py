@@ -20,7 +20,7 @@ from vez import checkpoint
 from vez.base import Base, cached_moments, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
-from vez.denoise import FixedNoise, Words, fixed_noise_losses, variant_losses
+from vez.denoise import FixedNoise, fixed_noise_losses, variant_losses
 from vez.dropout import Dropout
 from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
@@ -29,10 +29,9 @@ from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.losses import sample_weights
-from vez.samples import Samples, encoder, masks_of, mirrored_of
+from vez.samples import Samples, samples_of
 from vez.soundness import base_norms, broken_tensor, finite, size
 from vez.store import artifact_id, find, making, write_atomic
-from vez.tape import record
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
@@ -67,6 +66,8 @@ class _Pass:
     learner: Learner
     dropout: Dropout
     samples: Samples
+    beside: Samples | None
+    """The class pictures that each step sees besides."""
     steps: int
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
     stopped: dict[int, str]
@@ -86,6 +87,7 @@ def train(
     validate_every: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     trigger: str = "",
+    prior: Dataset | None = None,
     cache: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> Iterator[Event]:
@@ -103,6 +105,7 @@ def train(
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
         trigger: the trigger word, for the file's header.
+        prior: class pictures; each step sees as many of them too, as the variants' prior_weight counts them.
         cache: folder for the latents of pictures seen before; None keeps none.
         checkpoint_seconds: time between states to go on from; 0 makes one at every step.
     Raises:
@@ -111,11 +114,11 @@ def train(
         ConfigError: variants that cannot share a pass.
         StoreError: a folder that cannot be written, or that another process writes.
     """
-    _refuse_unlike(variants, into)
+    _refuse_unlike(variants, into, prior)
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
     shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
     configs = {name: {"name": name, "variant": _setting(v), **shared} for name, v in variants.items()}
-    parents = {"base": base.sha256, "dataset": dataset.id}
+    parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
     todo = [name for name in variants if find(into[name], ids[name]) is None]
     stopped: dict[str, str] = {}
@@ -128,7 +131,7 @@ def train(
             for n, folder, log in zip(todo, folders, logs, strict=True)
         ]
         if runs:
-            stopped |= yield from _pass(base, dataset, runs, start, shared, cache, checkpoint_seconds)
+            stopped |= yield from _pass(base, dataset, prior, runs, start, shared, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
         raise RunStopped("; ".join(f"{name} {stopped[name]}" for name in sorted(stopped)))
@@ -137,6 +140,7 @@ def train(
 def _pass(
     base: Base,
     dataset: Dataset,
+    prior: Dataset | None,
     runs: Sequence[_Run],
     start: int,
     shared: Mapping[str, Any],
@@ -150,7 +154,7 @@ def _pass(
     seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
     with ExitStack() as stack:
         stack.enter_context(_computing(base, shared["precision"], pixels=dataset.resolution))
-        work = _prepare(base, dataset, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
+        work = _prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
         stack.callback(work.lora.detach)
         work.stopped.update(before)
         names = ", ".join(run.name.rpartition("-")[0] for run in runs)
@@ -159,9 +163,11 @@ def _pass(
     return {runs[v].name: reason for v, reason in work.stopped.items()}
 
 
-def _refuse_unlike(variants: Mapping[str, Variant], into: Mapping[str, Path]) -> None:
+def _refuse_unlike(variants: Mapping[str, Variant], into: Mapping[str, Path], prior: Dataset | None) -> None:
     if len({(v.batch, v.accumulate) for v in variants.values()}) != 1 or variants.keys() != into.keys():
         raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
+    if any((v.prior is None) != (prior is None) for v in variants.values()):
+        raise ConfigError("variants trained together have one prior, whose pictures are given, or none has one")
 
 
 def _setting(variant: Variant) -> dict[str, Any]:
@@ -198,20 +204,28 @@ def _log(folder: Path, start: int) -> EventLog:
 
 
 def _prepare(
-    base: Base, dataset: Dataset, runs: Sequence[_Run], *, seed: int, steps: int, validate: bool, cache: Path | None
+    base: Base,
+    dataset: Dataset,
+    prior: Dataset | None,
+    runs: Sequence[_Run],
+    *,
+    seed: int,
+    steps: int,
+    validate: bool,
+    cache: Path | None,
 ) -> _Pass:
     """Encode pictures and captions, write the tape, attach the LoRAs."""
     variants = [run.variant for run in runs]
-    tape = record(
-        len(dataset.train), seed=seed, steps=steps, batch=runs[0].variant.per_step, timesteps=len(base.schedule)
-    )
     specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
-    known = {
-        row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in dataset.rows
+    samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
+    known = dict(zip((row.sha256 for row in dataset.train), samples.moments, strict=True))
+    known |= {
+        row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache)
+        for row in dataset.held_out
     }
-    words = Words.of(base, [row.caption for row in dataset.train], frozen=not any(spec.text for spec in specs))
-    masks = masks_of(base, dataset) if any(variant.masked for variant in variants) else None
-    mirrored = mirrored_of(base, dataset, cache=cache) if any(variant.flip for variant in variants) else None
+    beside = None
+    if prior is not None:
+        beside = samples_of(base, prior, variants, seed=seed, steps=steps, cache=cache, beside=True)
     held_out = dataset.held_out if validate else ()
     # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
     # learned by heart.
@@ -224,17 +238,8 @@ def _prepare(
         lora := attach(base, specs, seed=seed),
         Learner(lora, variants),
         Dropout(lora, variants),
-        Samples(
-            base,
-            dataset.train,
-            variants,
-            tape,
-            words,
-            [known[row.sha256] for row in dataset.train],
-            masks,
-            mirrored,
-            encoder(base),
-        ),
+        samples,
+        beside,
         steps,
         {
             "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
@@ -284,11 +289,13 @@ def _step(work: _Pass, step: int) -> Iterator[Event]:
     began = perf_counter()
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
-    for seeds, batch, share in work.samples.batches(step):
+    priors = torch.tensor([variant.prior_weight for variant in variants], device=losses.device)
+    parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
+    for counts, (seeds, batch, share) in ((counts, one) for counts, part in parts for one in part.batches(step)):
         weights = sample_weights(work.base.schedule, batch.timesteps, variants)
         with work.dropout.of(seeds):
             losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
-            part = share * losses_of  # (V,)
+            part = share * losses_of * counts  # (V,)
             part.sum().backward()  # type: ignore[no-untyped-call]
         losses += part.detach()
     norms = work.learner.norms()

@@ -87,6 +87,12 @@ class Config(Table):
                         f"[study.{study_name}.variant.{name}] learns from [dataset.{variant.dataset}], whose role is "
                         '"class": such pictures only go beside a concept\'s; name a dataset of the role "concept"'
                     )
+                if variant.prior is not None and getattr(self.dataset.get(variant.prior), "role", "") != "class":
+                    known = ", ".join(d for d, recipe in self.dataset.items() if recipe.role == "class") or "none"
+                    raise ValueError(
+                        f"[study.{study_name}.variant.{name}] has the prior {variant.prior!r}, which is no dataset of "
+                        f'the role "class"; known are: {known}'
+                    )
                 if variant.masked and self.dataset[variant.dataset].masks is None:
                     raise ValueError(
                         f"[study.{study_name}.variant.{name}] is masked, but [dataset.{variant.dataset}] has no masks; "

@@ -77,6 +77,10 @@ class Variant(Table):
     """Share of the other parts that are left out, anew for every sample (kohya: caption_tag_dropout_rate)."""
     flip: bool = False
     """Mirror half of the samples, drawn at random, with their masks (kohya: flip_aug)."""
+    prior: Name | None = None
+    """A dataset of the role class: each step sees as many of its pictures too, so that the class stays what it was."""
+    prior_weight: float = Field(default=1.0, ge=0)
+    """What the loss of those counts beside the concept's (kohya: prior_loss_weight)."""
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Adds this times one random number to all of a channel's noise: darker darks, lighter lights; about 0.05."""
     multires_noise: int = Field(default=0, ge=0, le=16)
