@@ -349,3 +349,23 @@ def test_a_run_that_goes_wrong_is_said_after_the_others_are_finished(tmp_path: P
     assert not (runs / "high-0").exists()
     page = study.write_report(config.load(tmp_path / "vez.toml"), "small").artifact_path.read_text(encoding="utf-8")
     assert "did not finish" in page and "stopped at step 1: the norm of the gradient is not finite" in page
+
+
+def test_a_variant_with_a_prior_is_trained_with_class_pictures(tmp_path: Path, random_base_folder: Path) -> None:
+    """In a pass of its own; the class's dataset is built though nothing learns from it alone."""
+    make_project(tmp_path, random_base_folder)
+    (tmp_path / "class").symlink_to(tmp_path / "images", target_is_directory=True)
+    text = (tmp_path / "vez.toml").read_text(encoding="utf-8")
+    text = text.replace(
+        "[study.small]",
+        '[dataset.people]\nimages = "class"\nrole = "class"\ncaptions = "captions"\nresolution = 64\n[study.small]',
+    )
+    text = text.replace("rank = 4, alpha = 2", 'rank = 2, prior = "people"')
+    (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
+    made = config.load(tmp_path / "vez.toml")
+    events = list(study.train_runs(made, "small", device="cpu"))
+    runs = study.folder_of(made, "small") / "runs"
+    low, high = (open_artifact(runs / name) for name in ("low-0", "high-0"))
+    assert high.parents.keys() == {"base", "dataset", "prior"} and low.parents.keys() == {"base", "dataset"}
+    first = {event.run: event.loss for event in events if isinstance(event, Step) and event.step == 1}
+    assert first["high-0"] > first["low-0"]
