@@ -126,10 +126,9 @@ def train(
         folders = [stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo]
         start = checkpoint.latest(folders) if todo else 0
         logs = [stack.enter_context(_log(folder, start)) for folder in folders]
-        runs = [
-            _Run(f"{n}-{seed}", variants[n], folder, log, header(base, dataset, variants[n], configs[n], run_id=ids[n]))
-            for n, folder, log in zip(todo, folders, logs, strict=True)
-        ]
+        heads = [header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo]
+        made = zip(todo, folders, logs, heads, strict=True)
+        runs = [_Run(f"{n}-{seed}", variants[n], folder, log, head) for n, folder, log, head in made]
         if runs:
             stopped |= yield from _pass(base, dataset, prior, runs, start, shared, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
