@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ldm_files import KINDS, make_small, save_folder
-from small import SIZE, make_dataset
+from small import SIZE, fingerprint, make_dataset
 from small_words import make_tokenizer
 from vez import base as bases
 from vez.base import Base
@@ -99,16 +99,6 @@ def random_base(_loaded_random_base: Base) -> Iterator[Base]:
     before = fingerprint(base)
     yield base
     assert fingerprint(base) == before, "the test changed the shared base"
-
-
-def fingerprint(base: Base) -> dict[str, float]:
-    """One number per weight of U-Net and text encoder; it tells a changed, missing or renamed one."""
-    networks = {"unet": base.unet, "text": base.text_encoder}
-    return {
-        f"{name}.{key}": float(value.double().abs().sum())
-        for name, network in networks.items()
-        for key, value in network.state_dict().items()
-    }
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small finished dataset on disk, for whatever learns from one or reads one."""
+"""A small finished dataset on disk, and how to tell that a base was left as it was."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vez import dataset as datasets
+from vez.base import Base
 from vez.dataset import Dataset
 from vez.images.pixels import pixels_sha256
 from vez.store import making
@@ -60,3 +61,13 @@ def make_dataset(
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (made.path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return datasets.load(folder)
+
+
+def fingerprint(base: Base) -> dict[str, float]:
+    """One number per weight of U-Net and text encoder; it tells a changed, missing or renamed one."""
+    networks = {"unet": base.unet, "text": base.text_encoder}
+    return {
+        f"{name}.{key}": float(value.double().abs().sum())
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }

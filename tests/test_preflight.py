@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import fingerprint
-from small import make_dataset
+from small import fingerprint, make_dataset
 from vez.base import Base
 from vez.config import Sampling, Variant
 from vez.dataset import Dataset

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from conftest import make_tokenizer
 from ldm_files import KINDS, Kind, make_small, save_folder, write_single
+from small_words import make_tokenizer
 from vez.errors import BaseModelError, LoraFileError
 from vez.files.bases import extract, merge_into
 from vez.files.names import PREFIXES, Place, known
