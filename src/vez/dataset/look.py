@@ -1,4 +1,4 @@
-"""Looking at the pictures: decode, measure, cut; on all cores, a few pictures in memory at a time.
+"""Looking at the pictures: decode, measure, cut; in threads, a few pictures in memory at a time.
 
 What was looked at is written down as it comes (``looked.jsonl`` in the folder under way), so that a build that was cut
 does not look again.
