@@ -46,8 +46,7 @@ _DAMAGED: Final = (
     ValueError,
     LookupError,
     OverflowError,
-    RuntimeError,
-    NotImplementedError,
+    RuntimeError,  # NotImplementedError is one: a packing that zipfile lacks
 )
 
 
