@@ -5,73 +5,31 @@ for, and ``events.jsonl``. A run that is killed goes on from its last state and 
 """
 
 import json
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from vez import checkpoint
-from vez.base import Base, cached_moments, computing_in, plain_attention
+from vez.base import Base, computing_in, plain_attention
 from vez.config import Variant
 from vez.dataset import Dataset
-from vez.denoise import FixedNoise, fixed_noise_losses, variant_losses
-from vez.dropout import Dropout
+from vez.denoise import fixed_noise_losses
 from vez.errors import ConfigError, LoraFileError, RunStopped
-from vez.events import Done, Event, EventLog, Note, Saved, Stage, Step, Validated, as_json, read
+from vez.events import Done, Event, EventLog, Note, Saved, Stage, Validated, as_json, read
 from vez.header import header
 from vez.interop import save_kohya
-from vez.learner import Learner, rates_of
-from vez.lora import LoraSet, LoraSpec, attach
-from vez.losses import sample_weights
-from vez.samples import Samples, samples_of
-from vez.soundness import base_norms, broken_tensor, finite, size
+from vez.passes import Pass, Run, prepare, step_of, stop
+from vez.soundness import base_norms, size
 from vez.store import artifact_id, find, making, write_atomic
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
 PLAIN_ATTENTION_PIXELS = 256  # side of the pictures up to which its matrices are small (1,024 tokens)
-VALIDATED_ANYWAY = 4  # trained pictures in the validation of a dataset that holds none out
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One variant under way: its settings, the folder it writes into, its log, its file's header."""
-
-    name: str
-    variant: Variant
-    folder: Path
-    log: EventLog
-    header: dict[str, str]
-
-    def record(self, event: Event) -> Event:
-        self.log.append(event)
-        return event
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """All that one pass of several runs shares."""
-
-    base: Base
-    dataset: Dataset
-    runs: Sequence[_Run]
-    lora: LoraSet
-    learner: Learner
-    dropout: Dropout
-    samples: Samples
-    beside: Samples | None
-    """The class pictures that each step sees besides."""
-    steps: int
-    validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
-    stopped: dict[int, str]
-    """Why a run learns no more, by its place. It stays in the batch: the others' bits do not change with it."""
 
 
 def train(
@@ -128,7 +86,7 @@ def train(
         logs = [stack.enter_context(_log(folder, start)) for folder in folders]
         heads = [header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo]
         made = zip(todo, folders, logs, heads, strict=True)
-        runs = [_Run(f"{n}-{seed}", variants[n], folder, log, head) for n, folder, log, head in made]
+        runs = [Run(f"{n}-{seed}", variants[n], folder, log, head) for n, folder, log, head in made]
         if runs:
             stopped |= yield from _pass(base, dataset, prior, runs, start, shared, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
@@ -140,7 +98,7 @@ def _pass(
     base: Base,
     dataset: Dataset,
     prior: Dataset | None,
-    runs: Sequence[_Run],
+    runs: Sequence[Run],
     start: int,
     shared: Mapping[str, Any],
     cache: Path | None,
@@ -153,7 +111,7 @@ def _pass(
     seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
     with ExitStack() as stack:
         stack.enter_context(_computing(base, shared["precision"], pixels=dataset.resolution))
-        work = _prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
+        work = prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
         stack.callback(work.lora.detach)
         work.stopped.update(before)
         names = ", ".join(run.name.rpartition("-")[0] for run in runs)
@@ -202,54 +160,8 @@ def _log(folder: Path, start: int) -> EventLog:
     return EventLog(path)
 
 
-def _prepare(
-    base: Base,
-    dataset: Dataset,
-    prior: Dataset | None,
-    runs: Sequence[_Run],
-    *,
-    seed: int,
-    steps: int,
-    validate: bool,
-    cache: Path | None,
-) -> _Pass:
-    """Encode pictures and captions, write the tape, attach the LoRAs."""
-    variants = [run.variant for run in runs]
-    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
-    samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
-    known = dict(zip((row.sha256 for row in dataset.train), samples.moments, strict=True))
-    known |= {
-        row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache)
-        for row in dataset.held_out
-    }
-    beside = None
-    if prior is not None:
-        beside = samples_of(base, prior, variants, seed=seed, steps=steps, cache=cache, beside=True)
-    held_out = dataset.held_out if validate else ()
-    # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
-    # learned by heart.
-    count = min(len(dataset.train), len(held_out) or VALIDATED_ANYWAY) if validate else 0
-    seen = [dataset.train[i * len(dataset.train) // count] for i in range(count)]
-    return _Pass(
-        base,
-        dataset,
-        runs,
-        lora := attach(base, specs, seed=seed),
-        Learner(lora, variants),
-        Dropout(lora, variants),
-        samples,
-        beside,
-        steps,
-        {
-            "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
-            "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
-        },
-        {},
-    )
-
-
 def _steps(
-    work: _Pass,
+    work: Pass,
     start: int,
     save_every: int | None,
     keep: int | None,
@@ -265,7 +177,7 @@ def _steps(
         yield from _validate(work, step=0)
     saved_at = monotonic()
     for step in range(start + 1, work.steps + 1):
-        yield from _step(work, step)
+        yield from step_of(work, step)
         if len(work.stopped) == len(work.runs):
             checkpoint.save(work.learner, folders, work.stopped)
             return
@@ -283,52 +195,7 @@ def _steps(
             saved_at = monotonic()
 
 
-def _step(work: _Pass, step: int) -> Iterator[Event]:
-    """One optimizer step of every variant (1-based), from the tape's row to its events."""
-    began = perf_counter()
-    variants = [run.variant for run in work.runs]
-    losses = torch.zeros(len(variants), device=work.base.device)
-    priors = torch.tensor([variant.prior_weight for variant in variants], device=losses.device)
-    parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
-    for counts, (seeds, batch, share) in ((counts, one) for counts, part in parts for one in part.batches(step)):
-        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
-        with work.dropout.of(seeds):
-            losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
-            part = share * losses_of * counts  # (V,)
-            part.sum().backward()  # type: ignore[no-untyped-call]
-        losses += part.detach()
-    norms = work.learner.norms()
-    yield from _stop_broken(work, losses.cpu(), norms, step=step)
-    rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
-    for v, where in work.learner.step(rates, norms, stopped=work.stopped).items():
-        yield from _stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
-    seconds = perf_counter() - began
-    for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
-        if v not in work.stopped:
-            yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
-
-
-def _stop_broken(work: _Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:
-    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept."""
-    for v in range(len(work.runs)):
-        if v not in work.stopped and not math.isfinite(losses[v] + norms[v]):
-            what = "the loss" if not math.isfinite(losses[v]) else "the norm of the gradient"
-            yield from _stop(work, v, what, step=step, where=broken_tensor(work.lora, v))
-
-
-def _stop(work: _Pass, v: int, what: str, *, step: int, where: str) -> Iterator[Event]:
-    """One run learns no more: its weights after the step before are written as fp32, and the reason is in its log."""
-    run, path = work.runs[v], work.runs[v].folder / f"lora-{step - 1:06d}.safetensors"
-    reason = f"stopped at step {step}: {what} is not finite ({where})"
-    if finite(work.lora, v):
-        metadata = run.header | {"ss_steps": str(step - 1)}
-        save_kohya(path, work.lora.state(v), metadata=metadata, dtype=torch.float32)  # fp16 may not hold them
-        reason += f"; the weights after step {step - 1} are kept in {run.folder.name}/{path.name}"
-    work.stopped[v] = f"{reason}; lower its learning rate"
-    yield run.record(Note(f"{run.name} {work.stopped[v]}", step))
-
-
-def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
+def _validate(work: Pass, *, step: int) -> Iterator[Event]:
     """Each variant's fixed-noise losses, on the held-out pictures and on trained ones."""
     for split, pictures in work.validation.items():
         if pictures:
@@ -338,7 +205,7 @@ def _validate(work: _Pass, *, step: int) -> Iterator[Event]:
                     yield run.record(Validated(run.name, step, sum(losses) / len(losses), tuple(losses), split))
 
 
-def _forget(work: _Pass, keep: int | None, *, step: int) -> None:
+def _forget(work: Pass, keep: int | None, *, step: int) -> None:
     """Delete the runs' files of steps but the ``keep`` newest; what a cut run made later is made again."""
     for run in work.runs:
         files = sorted(f for f in run.folder.glob("lora-*.safetensors") if f.stem <= f"lora-{step:06d}")
@@ -346,7 +213,7 @@ def _forget(work: _Pass, keep: int | None, *, step: int) -> None:
             file.unlink()
 
 
-def _save(work: _Pass, *, name: str, step: int) -> Iterator[Event]:
+def _save(work: Pass, *, name: str, step: int) -> Iterator[Event]:
     """Write every run's LoRA, and say how large it is; one whose weights fit no file's fp16 stops here."""
     sizes = base_norms(work.lora)
     for v, run in enumerate(work.runs):
@@ -356,7 +223,7 @@ def _save(work: _Pass, *, name: str, step: int) -> Iterator[Event]:
         try:
             save_kohya(path, work.lora.state(v), metadata=run.header | {"ss_steps": str(step)})
         except LoraFileError as error:
-            yield from _stop(work, v, "a weight as fp16", step=step + 1, where=str(error))
+            yield from stop(work, v, "a weight as fp16", step=step + 1, where=str(error))
             continue
         found = size(work.lora, v, base=sizes)
         yield run.record(Saved(run.name, step, Path(path.name), found.norm, found.change))

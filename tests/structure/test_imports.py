@@ -33,6 +33,7 @@ MAY_IMPORT_HEAVY = {
     "checkpoint.py",
     "interop.py",
     "files/",
+    "passes.py",
     "train.py",
     "sample.py",
     "metrics/embed.py",

@@ -26,8 +26,9 @@ from vez.config.data import (
     Waiver,
     WordCheckName,
 )
-from vez.config.study import Prompt, Sampling, Study, Variant, default_prompts
+from vez.config.study import Prompt, Sampling, Study, default_prompts
 from vez.config.table import Name, Table
+from vez.config.variant import Variant
 from vez.errors import ConfigError
 
 __all__ = [

@@ -1,0 +1,152 @@
+"""One pass of several runs over the tape: what they share, how it is prepared, and one step of it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vez.base import Base, cached_moments
+from vez.config import Variant
+from vez.dataset import Dataset
+from vez.denoise import FixedNoise, variant_losses
+from vez.dropout import Dropout
+from vez.events import Event, EventLog, Note, Step
+from vez.interop import save_kohya
+from vez.learner import Learner, rates_of
+from vez.lora import LoraSet, LoraSpec, attach
+from vez.losses import sample_weights
+from vez.samples import Samples, samples_of
+from vez.soundness import broken_tensor, finite
+
+VALIDATED_ANYWAY = 4  # trained pictures in the validation of a dataset that holds none out
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant under way: its settings, the folder it writes into, its log, its file's header."""
+
+    name: str
+    variant: Variant
+    folder: Path
+    log: EventLog
+    header: dict[str, str]
+
+    def record(self, event: Event) -> Event:
+        """Append the event to the run's log, and hand it on."""
+        self.log.append(event)
+        return event
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All that one pass of several runs shares."""
+
+    base: Base
+    dataset: Dataset
+    runs: Sequence[Run]
+    lora: LoraSet
+    learner: Learner
+    dropout: Dropout
+    samples: Samples
+    beside: Samples | None
+    """The class pictures that each step sees besides."""
+    steps: int
+    validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
+    stopped: dict[int, str]
+    """Why a run learns no more, by its place. It stays in the batch: the others' bits do not change with it."""
+
+
+def prepare(
+    base: Base,
+    dataset: Dataset,
+    prior: Dataset | None,
+    runs: Sequence[Run],
+    *,
+    seed: int,
+    steps: int,
+    validate: bool,
+    cache: Path | None,
+) -> Pass:
+    """Encode pictures and captions, write the tape, attach the LoRAs."""
+    variants = [run.variant for run in runs]
+    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
+    samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
+    known = dict(zip((row.sha256 for row in dataset.train), samples.moments, strict=True))
+    known |= {
+        row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache)
+        for row in dataset.held_out
+    }
+    beside = None
+    if prior is not None:
+        beside = samples_of(base, prior, variants, seed=seed, steps=steps, cache=cache, beside=True)
+    held_out = dataset.held_out if validate else ()
+    # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
+    # learned by heart.
+    count = min(len(dataset.train), len(held_out) or VALIDATED_ANYWAY) if validate else 0
+    seen = [dataset.train[i * len(dataset.train) // count] for i in range(count)]
+    return Pass(
+        base,
+        dataset,
+        runs,
+        lora := attach(base, specs, seed=seed),
+        Learner(lora, variants),
+        Dropout(lora, variants),
+        samples,
+        beside,
+        steps,
+        {
+            "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
+            "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
+        },
+        {},
+    )
+
+
+def step_of(work: Pass, step: int) -> Iterator[Event]:
+    """One optimizer step of every variant (1-based), from the tape's row to its events."""
+    began = perf_counter()
+    variants = [run.variant for run in work.runs]
+    losses = torch.zeros(len(variants), device=work.base.device)
+    priors = torch.tensor([variant.prior_weight for variant in variants], device=losses.device)
+    parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
+    for counts, (seeds, batch, share) in ((counts, one) for counts, part in parts for one in part.batches(step)):
+        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
+        with work.dropout.of(seeds):
+            losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
+            part = share * losses_of * counts  # (V,)
+            part.sum().backward()  # type: ignore[no-untyped-call]
+        losses += part.detach()
+    norms = work.learner.norms()
+    yield from _stop_broken(work, losses.cpu(), norms, step=step)
+    rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
+    for v, where in work.learner.step(rates, norms, stopped=work.stopped).items():
+        yield from stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
+    seconds = perf_counter() - began
+    for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
+        if v not in work.stopped:
+            yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
+
+
+def _stop_broken(work: Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:
+    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept."""
+    for v in range(len(work.runs)):
+        if v not in work.stopped and not math.isfinite(losses[v] + norms[v]):
+            what = "the loss" if not math.isfinite(losses[v]) else "the norm of the gradient"
+            yield from stop(work, v, what, step=step, where=broken_tensor(work.lora, v))
+
+
+def stop(work: Pass, v: int, what: str, *, step: int, where: str) -> Iterator[Event]:
+    """One run learns no more: its weights after the step before are written as fp32, and the reason is in its log."""
+    run, path = work.runs[v], work.runs[v].folder / f"lora-{step - 1:06d}.safetensors"
+    reason = f"stopped at step {step}: {what} is not finite ({where})"
+    if finite(work.lora, v):
+        metadata = run.header | {"ss_steps": str(step - 1)}
+        save_kohya(path, work.lora.state(v), metadata=metadata, dtype=torch.float32)  # fp16 may not hold them
+        reason += f"; the weights after step {step - 1} are kept in {run.folder.name}/{path.name}"
+    work.stopped[v] = f"{reason}; lower its learning rate"
+    yield run.record(Note(f"{run.name} {work.stopped[v]}", step))
