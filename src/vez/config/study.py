@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vez.config.table import Name, Table, Text, check_placeholders
 from vez.config.variant import Variant
+from vez.config.vary import spread
 
 
 class Sampling(Table):
@@ -100,6 +101,10 @@ class Study(Table):
     """Steps between losses on the held-out pictures; absent: none."""
     variant: dict[Name, Variant] = Field(min_length=1)
     """The variants by name."""
+    vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """A search: settings and the values to try, as { rank = [4, 16], lr_unet = [5e-5, 1e-4] }, in every variant."""
+    pick: int | None = Field(default=None, ge=1)
+    """How many of the combinations of vary are tried, spread evenly; absent: all."""
     prompts: tuple[Prompt, ...] = Field(default_factory=default_prompts, min_length=1)
     """What is drawn to compare them; absent: vez's own list."""
     sampling: Sampling = Sampling()
@@ -125,6 +130,18 @@ class Study(Table):
             else:
                 named.append(prompt)
         return {**table, "prompts": named}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_variants(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or not isinstance(table.get("variant"), dict):
+            return table
+        vary, pick = table.get("vary"), table.get("pick")
+        if vary is None and pick is not None:
+            raise ValueError("pick goes with vary, which lists what to pick from; add it, or leave pick out")
+        if not isinstance(vary, dict) or not (pick is None or isinstance(pick, int)):
+            return table  # the fields' own checks say what is wrong
+        return {**table, "variant": spread(table["variant"], vary, pick=pick)}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
