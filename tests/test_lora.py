@@ -201,3 +201,17 @@ def test_what_no_variant_trains_is_left_alone(random_base: Base) -> None:
         assert not any(isinstance(module, LoraLayer) for module in random_base.text_encoder.modules())
         with pytest.raises(LoraFileError, match="attached already"):
             attach(random_base, [LoraSpec(4, 4.0)], seed=0)
+
+
+def test_without_its_loras_the_base_is_itself_and_earlier_passes_still_go_backward(random_base: Base) -> None:
+    one = batch(random_base, 1)
+    with torch.no_grad():
+        plain = variant_losses(random_base, one, variants=1)
+    with attached(random_base, LoraSpec(4, 4.0)) as lora:
+        steps(random_base, lora, [Rates(1e-2, 1e-2)], count=2)
+        moved = variant_losses(random_base, one, variants=1)
+        with torch.no_grad(), lora.without():
+            assert torch.equal(variant_losses(random_base, one, variants=1), plain)
+        moved.sum().backward()
+        assert not torch.equal(moved, plain) and bool(lora.grads.any())
+        assert torch.equal(variant_losses(random_base, one, variants=1), moved)

@@ -117,21 +117,25 @@ def _each(samples: Tensor, count: int) -> Tensor:
     return samples if len(samples) == count else samples.repeat(count // len(samples), 1, 1, 1)
 
 
-def sample_losses(base: Base, batch: Batch, *, variants: int, settings: Sequence[Variant] | None = None) -> Tensor:
-    """Mean squared error of each sample under each variant, (V, B) fp32; by ``settings``, the V variants', its loss.
-
-    A mask is multiplied into the loss before its mean over the whole picture, as kohya does: less subject, less loss.
-    """
+def predictions(base: Base, batch: Batch, *, variants: int) -> Tensor:
+    """What the U-Net says of the batch under each variant, (V·B, 4, h, w) fp32."""
     text = batch.text
     if text is None:
         if batch.tokens is None:
             raise ValueError("a batch needs tokens or text")
         text = condition(base, batch.tokens)
-    count = variants * len(batch.timesteps)
-    x = _each(noisy(base.schedule, batch).to(base.dtype), count)  # (V·B, 4, h, w)
+    x = _each(noisy(base.schedule, batch).to(base.dtype), variants * len(batch.timesteps))
     sizes = None if batch.sizes is None else batch.sizes.repeat(variants, 1)
-    prediction = predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes)
-    error = prediction.float() - _each(target(base.schedule, batch), count)
+    return predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes).float()
+
+
+def sample_losses(base: Base, batch: Batch, *, variants: int, settings: Sequence[Variant] | None = None) -> Tensor:
+    """Mean squared error of each sample under each variant, (V, B) fp32; by ``settings``, the V variants', its loss.
+
+    A mask is multiplied into the loss before its mean over the whole picture, as kohya does: less subject, less loss.
+    """
+    count = variants * len(batch.timesteps)
+    error = predictions(base, batch, variants=variants) - _each(target(base.schedule, batch), count)
     per = pointwise(error.view(variants, -1, *error.shape[1:]), base.schedule, batch.timesteps, settings)
     if batch.mask is not None:
         per = per * _each(batch.mask, count).view(variants, -1, 1, *error.shape[2:])

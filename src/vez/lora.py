@@ -7,7 +7,8 @@ zero row of down meets a zero column of up, it gets no gradient and stays zero. 
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,6 +228,17 @@ class LoraSet:
             for key, (down, up) in rows.items():
                 down.copy_(state[key].down.flatten(1))
                 up.copy_(state[key].up.flatten(1))
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Inside, the base is without its LoRAs; what went through them before can still go backward."""
+        for parent, name, layer in self._layers:
+            setattr(parent, name, layer.base)
+        try:
+            yield
+        finally:
+            for parent, name, layer in self._layers:
+                setattr(parent, name, layer)
 
     def detach(self) -> None:
         """Give the base its own modules back; doing so twice is fine."""

@@ -67,8 +67,9 @@ def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(seed)).standard_normal((2, *shape), dtype=np.float32)
 
 
-Draw = Literal["offset", "grids", "perturbation", "wording", "flip"]
-_DRAWS: tuple[Draw, ...] = ("offset", "grids", "perturbation", "wording", "flip")  # append only: places are keys
+Draw = Literal["offset", "grids", "perturbation", "wording", "flip", "preserve"]
+# append only: places are keys
+_DRAWS: tuple[Draw, ...] = ("offset", "grids", "perturbation", "wording", "flip", "preserve")
 
 
 def dice(seed: int, draw: Draw) -> np.random.Generator:
