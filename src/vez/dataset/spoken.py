@@ -14,7 +14,7 @@ from typing import Final
 from PIL import Image
 
 from vez.dataset.rows import Row
-from vez.errors import DataError, StoreError
+from vez.errors import BaseModelError, DataError, MissingExtra, StoreError
 from vez.events import Event, Item, Note
 from vez.images.captioners import Captioner, digest
 from vez.images.wording import as_text, compare, visible
@@ -47,7 +47,7 @@ def say(
     if said:
         yield Note(f"{len(said)} of {len(pictures)} pictures were captioned before")
     todo = [key for key in pictures if key not in said]
-    speaker = captioner() if todo else None
+    speaker = _ready(captioner, [pictures[key].name for key in todo]) if todo else None
     for start in range(0, len(todo), at_once):
         group = todo[start : start + at_once]
         assert speaker is not None
@@ -63,6 +63,15 @@ def say(
             said[key] = caption
             yield Item(pictures[key].name, len(said), len(pictures))
     return {key: said[key] for key in pictures}
+
+
+def _ready(captioner: Callable[[], Captioner], names: Sequence[str]) -> Captioner:
+    """The captioner; where it cannot be had, the error says which pictures wanted it."""
+    try:
+        return captioner()
+    except (BaseModelError, MissingExtra) as error:
+        more = f" and {len(names) - 1} more have" if len(names) > 1 else " has"
+        raise type(error)(f"{visible(names[0])}{more} no caption, and {error}") from error
 
 
 def caption_changes(rows: Sequence[Row]) -> str:

@@ -19,12 +19,14 @@ from vez import ldm
 from vez.base.folder import HUB_FILES, weight_file
 from vez.base.single import open_weights
 from vez.base.source import locate, tiny_path
-from vez.errors import BaseModelError, LoraFileError, StoreError
+from vez.errors import BaseModelError, ConfigError, LoraFileError, StoreError
 from vez.family import FAMILIES
+from vez.family import family_of as base_family
 from vez.files.names import PREFIXES, Network, Place, known
 from vez.files.operations import Keep, Kept, factored
 from vez.files.reading import LoraFile, family_of
 from vez.interop import LoraWeights
+from vez.room import sizes_of
 
 _WEIGHTS = (".safetensors", ".ckpt", ".bin", ".msgpack", ".onnx", ".pt")
 _ADAPTED = ("attn1.", "attn2.", "ff.net.", "proj_in", "proj_out", "encoder.layers.")
@@ -53,10 +55,13 @@ def merge_into(base: str, loras: Sequence[LoraFile], weights: Sequence[float], o
     for lora, weight in zip(loras, weights, strict=True):
         for place, module in lora.modules.items():
             if place.network not in changes:
-                raise LoraFileError(f"this {lora.family} LoRA adapts {PREFIXES[place.network]}, which {base!r} lacks")
+                raise LoraFileError(
+                    f"{_about(lora)} adapts {PREFIXES[place.network]}, which {_titled(base, folder)} lacks"
+                )
             changes[place.network].setdefault(place, []).append((module, weight))
+    about = _about(loras[0]) if len({lora.family for lora in loras}) == 1 else "a LoRA"
     for network, of in changes.items():
-        _check(base, _load(files[network]), of)
+        _check(lambda: (about, _titled(base, folder)), _load(files[network]), of)
     making = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(making, ignore_errors=True)
@@ -218,20 +223,40 @@ def _plain(name: str) -> str:
     return name.removeprefix("text_model.")
 
 
+def _about(lora: LoraFile) -> str:
+    return f"this LoRA ({FAMILIES[lora.family].title})"
+
+
+def _titled(base: str, folder: Path) -> str:
+    """A base's name, and its family where its configurations tell it."""
+    try:
+        sizes = sizes_of(folder)
+        return f"{base!r} ({base_family(sizes.unet, sizes.texts, sizes.layout).title})"
+    except (ConfigError, BaseModelError):
+        return repr(base)
+
+
 def _check(
-    base: str, tensors: Mapping[str, Tensor], changes: Mapping[Place, Sequence[tuple[LoraWeights, float]]]
+    names: Callable[[], tuple[str, str]],
+    tensors: Mapping[str, Tensor],
+    changes: Mapping[Place, Sequence[tuple[LoraWeights, float]]],
 ) -> None:
-    """Raise LoraFileError unless every module that is to change is there, in the LoRA's size."""
+    """Raise LoraFileError unless every module that is to change is there, in the LoRA's size.
+
+    ``names`` says what LoRA and base are called in it.
+    """
     sizes = {_plain(name): tensor.shape for name, tensor in tensors.items()}
     for place, modules in changes.items():
         size = sizes.get(f"{place.path}.weight")
         if size is None:
-            raise LoraFileError(f"this LoRA adapts {place.path}, which {base!r} lacks: it is for another family")
+            lora, base = names()
+            raise LoraFileError(f"{lora} adapts {place.path}, which {base} lacks: it is for another family")
         for weights, _ in modules:
             have, want = (weights.up.shape[0], weights.down[0].numel()), (size[0], size[1:].numel())
             if have != want:
+                lora, base = names()
                 raise LoraFileError(
-                    f"this LoRA's {place.path} is {have[0]}×{have[1]}, but {base!r} has {want[0]}×{want[1]} there: "
+                    f"{place.path} of {lora} is {have[0]}×{have[1]}, but {base} has {want[0]}×{want[1]} there: "
                     "it is for another base"
                 )
 
