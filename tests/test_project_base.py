@@ -79,6 +79,28 @@ def test_the_plan_says_the_family_by_the_files_header(folder: Path) -> None:
     assert "base sdxl.safetensors\n" in elsewhere.text(), "what is not known is not said"
 
 
+def test_a_hub_id_that_was_fetched_before_needs_no_network(
+    folder: Path,
+    tiny_dataset: Dataset,
+    family_folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the hub's client keeps it: refs/main names the commit whose folder of links is the base."""
+    kept = tmp_path / "models--someone--some-xl"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0a1b2c")
+    (kept / "snapshots").mkdir()
+    (kept / "snapshots" / "0a1b2c").symlink_to(family_folders["sdxl"], target_is_directory=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    text = said(folder, tiny_dataset, base="someone/some-xl")
+    assert "small base of SDXL layout" in text and "someone/some-xl" in text
+    known = study.sizes(configs.load(folder / "vez.toml"))
+    assert not known.assumed and len(known.texts) == 2, "the plan too looks into the hub's cache"
+    with pytest.raises(BaseModelError, match="'someone/another' is neither a folder here nor to be had from the hub"):
+        said(folder, tiny_dataset, base="someone/another")
+
+
 def test_what_is_missing_or_wrong_is_said(folder: Path, tiny_dataset: Dataset) -> None:
     with pytest.raises(BaseModelError, match="set tokenizer in"):
         said(folder, tiny_dataset, base="sdxl.safetensors")
