@@ -336,7 +336,16 @@ def _base_folder(config: Config) -> Path | None:
     if config.project.base == "tiny":
         return Path(demo.__file__).parent / "base"
     source = config.root / config.project.base
-    return source if source.exists() else None
+    if source.exists() or config.project.base.count("/") != 1:
+        return source if source.exists() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:  # a hub id that was fetched before
+        found = try_to_load_from_cache(config.project.base, "unet/config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parents[1] if isinstance(found, str) else None
 
 
 def sizes(config: Config) -> Sizes:

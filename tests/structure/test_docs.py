@@ -1,12 +1,15 @@
 """The docs cannot lag: the reference is generated, and every command, key and module has its place in a page."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 from vez import reference
-from vez.config import Variant
+from vez.config import Project, Study, Variant
 from vez.events import Event
 from vez.reference import TABLES, commands, options
 
@@ -39,9 +42,27 @@ def test_every_command_option_and_key_is_in_the_reference() -> None:
             assert field.description, f"{heading} {key} has no docstring"
 
 
-def test_every_key_of_a_variant_has_its_row_in_the_page_about_training() -> None:
+ABOUT_THE_CONCEPT = {"trigger", "noun", "describes", "kind", "public"}
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("## The base", Project.model_fields.keys() - ABOUT_THE_CONCEPT),
+        ("## The study", Study.model_fields.keys()),
+        ("## Size", Variant.model_fields.keys()),
+    ],
+)
+def test_every_key_has_its_row_in_the_page_about_training(heading: str, keys: Iterable[str]) -> None:
+    """With its unit, its effect and kohya's name for it."""
     page = (DOCS / "train.md").read_text(encoding="utf-8")
-    assert not [key for key in Variant.model_fields if f"| `{key}` |" not in page]
+    section = page.split(heading)[1]
+    if heading != "## Size":  # a variant's keys stand in all that follows
+        section = section.split("\n## ")[0]
+    for key in keys:
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| `{key}` |")]
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        assert len(cells) == 4 and all(cells), row
 
 
 def test_every_event_and_its_fields_are_in_the_page_of_files() -> None:
