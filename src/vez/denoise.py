@@ -42,6 +42,8 @@ class Batch:
     """The noise that the latents are mixed with, where it is not ``noise``, which is predicted (`vez.noising`)."""
     mask: Tensor | None = None
     """How much the error counts, (B, 1, h, w) or (V·B, 1, h, w) in [0, 1]; None: all of it."""
+    rows: tuple[int, ...] = ()
+    """The samples' places in their dataset; empty where they are of none."""
 
 
 @dataclass(frozen=True)

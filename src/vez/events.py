@@ -35,7 +35,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step of one run. ``step`` counts from 1 to ``of``; ``seconds`` is the wall time of the step."""
+    """One optimizer step of one run. ``step`` counts from 1 to ``of``; ``seconds`` is the wall time of the step.
+
+    ``loss`` is the concept's, and of class pictures. ``drift`` is how far what is said without the trigger is from the
+    base, as a mean square; it is not in the loss, and None where nothing is preserved.
+    """
 
     run: str
     step: int
@@ -45,6 +49,7 @@ class Step:
     lr_text: float
     grad_norm: float
     seconds: float
+    drift: float | None = None
 
 
 @dataclass(frozen=True)

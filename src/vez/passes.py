@@ -20,6 +20,7 @@ from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.losses import sample_weights
+from vez.preserve import Preserved
 from vez.samples import Samples, samples_of
 from vez.soundness import broken_tensor, finite
 
@@ -55,6 +56,8 @@ class Pass:
     samples: Samples
     beside: Samples | None
     """The class pictures that each step sees besides."""
+    preserved: Preserved | None
+    """What captions without the trigger are held to."""
     steps: int
     validation: Mapping[Literal["held_out", "train"], Sequence[FixedNoise]]
     stopped: dict[int, str]
@@ -71,8 +74,13 @@ def prepare(
     steps: int,
     validate: bool,
     cache: Path | None,
+    trigger: str = "",
+    noun: str = "",
 ) -> Pass:
-    """Encode pictures and captions, write the tape, attach the LoRAs."""
+    """Encode pictures and captions, write the tape, attach the LoRAs.
+
+    The trigger and the class noun are needed where a variant preserves.
+    """
     variants = [run.variant for run in runs]
     specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
     samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
@@ -84,6 +92,9 @@ def prepare(
     beside = None
     if prior is not None:
         beside = samples_of(base, prior, variants, seed=seed, steps=steps, cache=cache, beside=True)
+    preserved = None
+    if any(variant.preserve for variant in variants):
+        preserved = Preserved.of(base, dataset.train, variants, trigger=trigger, noun=noun)
     held_out = dataset.held_out if validate else ()
     # As many trained pictures as held-out ones, spread over the dataset: the gap between their losses is what was
     # learned by heart.
@@ -98,6 +109,7 @@ def prepare(
         Dropout(lora, variants),
         samples,
         beside,
+        preserved,
         steps,
         {
             "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
@@ -111,25 +123,41 @@ def step_of(work: Pass, step: int) -> Iterator[Event]:
     """One optimizer step of every variant (1-based), from the tape's row to its events."""
     began = perf_counter()
     variants = [run.variant for run in work.runs]
-    losses = torch.zeros(len(variants), device=work.base.device)
-    priors = torch.tensor([variant.prior_weight for variant in variants], device=losses.device)
-    parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
-    for counts, (seeds, batch, share) in ((counts, one) for counts, part in parts for one in part.batches(step)):
-        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
-        with work.dropout.of(seeds):
-            losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
-            part = share * losses_of * counts  # (V,)
-            part.sum().backward()  # type: ignore[no-untyped-call]
-        losses += part.detach()
+    losses, drifts = gradients(work, step)
     norms = work.learner.norms()
     yield from _stop_broken(work, losses.cpu(), norms, step=step)
     rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
     for v, where in work.learner.step(rates, norms, stopped=work.stopped).items():
         yield from stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
     seconds = perf_counter() - began
-    for v, (run, loss, rate, norm) in enumerate(zip(work.runs, losses.tolist(), rates, norms.tolist(), strict=True)):
+    rows = zip(work.runs, losses.tolist(), rates, norms.tolist(), drifts.tolist(), strict=True)
+    for v, (run, loss, rate, norm, drift) in enumerate(rows):
         if v not in work.stopped:
-            yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds))
+            held = drift if run.variant.preserve else None
+            yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds, held))
+
+
+def gradients(work: Pass, step: int) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of a step (1-based); returns each variant's loss, (V,), and its drift, (V,)."""
+    variants = [run.variant for run in work.runs]
+    losses = torch.zeros(len(variants), device=work.base.device)
+    drifts, priors = torch.zeros_like(losses), torch.tensor([v.prior_weight for v in variants], device=losses.device)
+    holds = torch.tensor([variant.preserve for variant in variants], device=losses.device)
+    parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
+    each = ((counts, one, found) for counts, one in parts for found in one.batches(step))
+    for counts, one, (seeds, batch, share) in each:
+        weights = sample_weights(work.base.schedule, batch.timesteps, variants)
+        with work.dropout.of(seeds):
+            losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
+            part = share * losses_of * counts  # (V,)
+            part.sum().backward()  # type: ignore[no-untyped-call]
+            losses += part.detach()
+            if work.preserved is not None and one is work.samples:
+                away = share * work.preserved.distances(work.lora, batch, seeds)  # (V, B)
+                held = (away if weights is None else away * weights).mean(dim=1)
+                (holds * held).sum().backward()  # type: ignore[no-untyped-call]
+                drifts += away.detach().mean(dim=1)
+    return losses, drifts
 
 
 def _stop_broken(work: Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:

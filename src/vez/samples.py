@@ -138,6 +138,7 @@ class Samples:
                 seeds = self.tape.noise_seed[step - 1, samples]
                 yield seeds, self._batch(step, samples), len(samples) / len(shapes)
 
+        batch = replace(batch, rows=tuple(images.tolist()))
     def _batch(self, step: int, samples: NDArray[np.intp]) -> Batch:
         """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
         tape, at = self.tape, (step - 1, samples)

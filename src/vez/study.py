@@ -184,6 +184,7 @@ def train_runs(
                 precision=study.precision,
                 prior=None if prior is None else load_dataset(beside[prior]),
                 trigger=config.project.trigger,
+                noun=config.project.noun,
                 cache=config.root / ".vez" / "latents",
             )
             try:

@@ -45,6 +45,7 @@ def train(
     validate_every: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     trigger: str = "",
+    noun: str = "",
     prior: Dataset | None = None,
     cache: Path | None = None,
     checkpoint_seconds: float = 60.0,
@@ -62,7 +63,8 @@ def train(
         keep: how many of those stay, the newest; None keeps all.
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
-        trigger: the trigger word, for the file's header.
+        trigger: the trigger word, for the file's header, and for what a variant preserves.
+        noun: the class noun, which then stands in the trigger's place.
         prior: class pictures; each step sees as many of them too, as the variants' prior_weight counts them.
         cache: folder for the latents of pictures seen before; None keeps none.
         checkpoint_seconds: time between states to go on from; 0 makes one at every step.
@@ -73,9 +75,12 @@ def train(
         StoreError: a folder that cannot be written, or that another process writes.
     """
     _refuse_unlike(variants, into, prior)
+    if not (trigger and noun) and any(variant.preserve for variant in variants.values()):
+        raise ConfigError("preserve needs the trigger word and the class noun that stands in its place")
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
     shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
-    configs = {name: {"name": name, "variant": _setting(v), **shared} for name, v in variants.items()}
+    words = {name: {"noun": noun} if v.preserve else {} for name, v in variants.items()}
+    configs = {name: {"name": name, "variant": _setting(v), **shared, **words[name]} for name, v in variants.items()}
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
     todo = [name for name in variants if find(into[name], ids[name]) is None]
@@ -88,7 +93,8 @@ def train(
         made = zip(todo, folders, logs, heads, strict=True)
         runs = [Run(f"{n}-{seed}", variants[n], folder, log, head) for n, folder, log, head in made]
         if runs:
-            stopped |= yield from _pass(base, dataset, prior, runs, start, shared, cache, checkpoint_seconds)
+            how = {**shared, "noun": noun}
+            stopped |= yield from _pass(base, dataset, prior, runs, start, how, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
         raise RunStopped("; ".join(f"{name} {stopped[name]}" for name in sorted(stopped)))
@@ -111,7 +117,8 @@ def _pass(
     seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
     with ExitStack() as stack:
         stack.enter_context(_computing(base, shared["precision"], pixels=dataset.resolution))
-        work = prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache)
+        words = {"trigger": shared["trigger"], "noun": shared["noun"]}
+        work = prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache, **words)
         stack.callback(work.lora.detach)
         work.stopped.update(before)
         names = ", ".join(run.name.rpartition("-")[0] for run in runs)

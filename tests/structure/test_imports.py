@@ -30,6 +30,7 @@ MAY_IMPORT_HEAVY = {
     "noising.py",
     "losses.py",
     "samples.py",
+    "preserve.py",
     "checkpoint.py",
     "interop.py",
     "files/",

@@ -94,6 +94,8 @@ class Variant(Table):
     def _learns_something(self) -> Self:
         if self.lr_unet == 0 and self.lr_text == 0:
             raise ValueError("lr_unet and lr_text are both 0, so nothing would be trained; set one of them")
+    preserve: float = Field(default=0.0, ge=0, le=100)
+    """What it counts that captions without the trigger give what the base gives; 0: nothing, and no time; about 1."""
         return self
 
     @model_validator(mode="after")
