@@ -138,7 +138,6 @@ class Samples:
                 seeds = self.tape.noise_seed[step - 1, samples]
                 yield seeds, self._batch(step, samples), len(samples) / len(shapes)
 
-        batch = replace(batch, rows=tuple(images.tolist()))
     def _batch(self, step: int, samples: NDArray[np.intp]) -> Batch:
         """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
         tape, at = self.tape, (step - 1, samples)
@@ -158,6 +157,7 @@ class Samples:
             torch.from_numpy(tape.timestep[at]),
             sizes=sizes_of(self.base, [self.rows[i] for i in images]),
         )
+        batch = replace(batch, rows=tuple(images.tolist()))
         return self._with_mask(
             self._with_noise(self._with_wording(batch, captions, seeds), drawn[:, 1], seeds), images, turned
         )

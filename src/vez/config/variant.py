@@ -81,6 +81,8 @@ class Variant(Table):
     """A dataset of the role class: each step sees as many of its pictures too, so that the class stays what it was."""
     prior_weight: float = Field(default=1.0, ge=0)
     """What the loss of those counts beside the concept's (kohya: prior_loss_weight)."""
+    preserve: float = Field(default=0.0, ge=0, le=100)
+    """What it counts that captions without the trigger give what the base gives; 0: nothing, and no time; about 1."""
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Adds this times one random number to all of a channel's noise: darker darks, lighter lights; about 0.05."""
     multires_noise: int = Field(default=0, ge=0, le=16)
@@ -94,8 +96,6 @@ class Variant(Table):
     def _learns_something(self) -> Self:
         if self.lr_unet == 0 and self.lr_text == 0:
             raise ValueError("lr_unet and lr_text are both 0, so nothing would be trained; set one of them")
-    preserve: float = Field(default=0.0, ge=0, le=100)
-    """What it counts that captions without the trigger give what the base gives; 0: nothing, and no time; about 1."""
         return self
 
     @model_validator(mode="after")
