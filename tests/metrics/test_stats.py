@@ -80,65 +80,12 @@ def test_holm_lies_between_raw_and_bonferroni_and_keeps_the_order(p: list[float]
             assert adjusted[i] <= adjusted[j]
 
 
-def test_smallest_detectable_is_the_textbook_sample_size() -> None:
-    # Paired t test, effect 0.5 sd, two-sided 0.05, power 0.8: n = 34 (33 is not enough), as in Cohen's tables.
-    at_33, at_34 = (stats.smallest_detectable(1.0, n) for n in (33, 34))
-    assert at_33 is not None and at_34 is not None
-    assert at_34 < 0.5 < at_33
-
-
-def test_smallest_detectable_knows_when_nothing_can_be_found() -> None:
-    assert stats.smallest_detectable(0.1, 5) is None  # 2/2^5 > 0.05
-    assert stats.smallest_detectable(0.1, 6) is not None
-    assert stats.smallest_detectable(0.1, 6, alpha=0.0125) is None
-    assert stats.smallest_detectable(0.0, 8) == 0.0
-
-
-def test_power_at_the_smallest_detectable_difference() -> None:
-    delta = stats.smallest_detectable(1.0, 12)
-    assert delta is not None
-    rng = np.random.default_rng(11)
-    found = np.mean([stats.sign_flip_p(rng.normal(delta, 1, 12)) <= 0.05 for _ in range(600)])
-    assert 0.75 <= found <= 0.85
-
-
-def _two_arms(
-    rng: np.random.Generator, prompts: int, seeds: int, shift: float = 0.0
-) -> list[dict[tuple[str, int], float]]:
-    """Two arms with prompt, seed and model×prompt parts, the sizes of evaluation.md §1.6 (.05, .05, .03)."""
-    prompt = rng.normal(0.8, 0.05, (1, prompts, 1))
-    model = rng.normal(0, 0.03, (2, prompts, 1))
-    noise = rng.normal(0, 0.05, (2, prompts, seeds))
-    values = prompt + model + noise + np.array([shift, 0.0])[:, None, None]
-    return [{(f"p{p}", s): float(arm[p, s]) for p in range(prompts) for s in range(seeds)} for arm in values]
-
-
-def test_intervals_cover_and_equal_arms_are_called_equal() -> None:
-    rng = np.random.default_rng(4)
-    covered = rejected = 0
-    for _ in range(800):
-        result = stats.compare(*_two_arms(rng, 8, 4, shift=0.01))
-        assert result.low is not None and result.high is not None
-        covered += result.low <= 0.01 <= result.high
-        rejected += stats.compare(*_two_arms(rng, 8, 4)).p <= 0.05
-    assert 0.93 <= covered / 800 <= 0.97
-    assert rejected / 800 <= 0.07
-
-
-def test_holm_keeps_the_family_error_over_four_arms() -> None:
-    rng = np.random.default_rng(5)
-    wrong = 0
-    for _ in range(400):
-        base, *arms = (_two_arms(rng, 10, 2)[0] for _ in range(5))
-        wrong += min(stats.holm([stats.compare(arm, base).p for arm in arms])) <= 0.05
-    assert wrong / 400 <= 0.08
-
-
 def test_compare_pairs_by_prompt_not_by_picture() -> None:
     a = {("x", 0): 1.0, ("x", 1): 3.0, ("y", 0): 2.0, ("z", 9): 5.0}
     b = {("x", 0): 0.0, ("x", 1): 0.0, ("y", 0): 1.0}
     result = stats.compare(a, b)
     assert (result.diff, result.n_prompts, result.n_pairs) == (1.5, 2, 3)  # mean of 2 (x) and 1 (y), not of 1, 3, 1
+    assert (result.missing, result.lost) == (1, 1)  # z was drawn in one arm only: left out, and said
     with pytest.raises(ValueError, match="share no"):
         stats.compare({("x", 0): 1.0}, {("y", 0): 1.0})
 
@@ -162,3 +109,21 @@ def test_compare_reports_how_well_the_noise_is_shared() -> None:
 )
 def test_verdict_words(diff: float, p: float, higher: bool, word: str) -> None:
     assert stats.verdict(diff, p, higher_is_better=higher) == word
+
+
+def test_equivalent_is_said_only_where_nothing_was_found() -> None:
+    assert stats.verdict(0.01, 0.5, higher_is_better=True, equivalent=True) == "equivalent"
+    assert stats.verdict(0.01, 0.01, higher_is_better=True, equivalent=True) == "better"
+
+
+def test_benjamini_hochberg_is_scipys() -> None:
+    p = [0.001, 0.3, 0.04, 0.02, 0.9, 0.04]
+    assert stats.benjamini_hochberg(p) == pytest.approx(list(scipy_stats.false_discovery_control(p)))
+    assert stats.benjamini_hochberg([]) == []
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=12))
+def test_benjamini_hochberg_never_asks_more_than_holm(p: list[float]) -> None:
+    found, theirs = stats.benjamini_hochberg(p), scipy_stats.false_discovery_control(p)
+    assert found == pytest.approx(list(theirs))
+    assert all(raw <= bh + 1e-12 <= holm + 2e-12 for raw, bh, holm in zip(p, found, stats.holm(p), strict=True))

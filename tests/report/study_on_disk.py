@@ -223,7 +223,7 @@ def _scores(study: Path, samples: str, datasets: Mapping[str, str]) -> None:
             for arm in LEARNED
             if metric != "drift" or arm != "base"
         }
-    better_high = {metric.name: metric.higher_is_better for metric in METRICS}
+    rules = {metric.name: metric.rule for metric in METRICS}
     summary = {
         "metrics": {
             metric.name: {"definition": metric.definition, "higher_is_better": metric.higher_is_better}
@@ -231,7 +231,7 @@ def _scores(study: Path, samples: str, datasets: Mapping[str, str]) -> None:
             if metric.name in means
         },
         "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in means},
-        **summarise(values, better_high=better_high, base="base"),
+        **summarise(values, rules=rules, base="base"),
         "reference": {"held_out": 4, "real_likeness": None, "likeness_span": None, "trigger_cost": -0.031,
                       "training_alike": {"v2": 0.912}},
         "clip": {"name": "clip", "sha256": "c" * 64, "published": False},

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vez.config import Project
+from vez.metrics.rules import Gate, Rule
 from vez.metrics.summary import Values
 
 PREFIX: Final = "A photo depicts "
@@ -23,12 +24,16 @@ WEIGHT: Final = 2.5
 SMALLEST_SPAN: Final = 0.01
 """Cosine between the base's pictures and real ones below which the likeness scale would divide noise by noise."""
 
+MARGIN: Final = 0.015 * WEIGHT
+"""A change of CLIPscore that does no harm: 0.015 of cosine. With 12 prompts × 4 seeds an equal LoRA is shown to lose
+less 94 times in 100; with a margin of 0.01 it would be 2 in 3 (docs/truth.md)."""
+
 Vectors = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One sampled picture; ``text`` and ``context`` have their placeholders filled."""
+    """One sampled picture; ``text`` and ``context`` have their placeholders filled, ``set`` is the suite's letter."""
 
     arm: str
     prompt: str
@@ -38,6 +43,7 @@ class Drawn:
     context: str
     seed: int
     file: str
+    set: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,22 @@ class Material:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. ``needs`` says, where nothing could be measured, what was missing."""
+    """One metric. ``needs`` says, where nothing could be measured, what was missing; for the rest see `rules.Rule`."""
 
     name: str
     definition: str
     higher_is_better: bool
     needs: str
     measure: Callable[[Material], Values]
+    primary: bool = False
+    margin: float | None = None
+    gate: Gate | None = None
+    guard: bool = False
+
+    @property
+    def rule(self) -> Rule:
+        """How its differences are judged."""
+        return Rule(self.higher_is_better, self.primary, self.margin, self.gate, self.guard)
 
 
 def describing(text: str, project: Project) -> str:
@@ -218,6 +233,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         True,
         "needs prompts of the role trigger",
         _text_score(lambda d, project: describing(d.text, project), "trigger"),
+        primary=True,
+        margin=MARGIN,
     ),
     Metric(
         "T2",
@@ -226,6 +243,9 @@ METRICS: Final[tuple[Metric, ...]] = (
         True,
         "needs prompts of the role trigger that have a context",
         _text_score(lambda d, _: d.context, "trigger"),
+        primary=True,
+        margin=MARGIN,
+        guard=True,
     ),
     Metric(
         "similarity",
@@ -233,6 +253,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         True,
         _NEEDS_SCALE,
         _similarity("trigger"),
+        primary=True,
+        gate=Gate(0.15, "above"),
     ),
     Metric(
         "trigger_effect",
@@ -241,6 +263,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         True,
         f"{_NEEDS_SCALE}; and in a group both a prompt of the role trigger and one of the role class",
         _trigger_effect,
+        gate=Gate(0.0, "above"),
     ),
     Metric(
         "leak",
@@ -249,6 +272,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         False,
         f"{_NEEDS_SCALE}; and prompts of the roles none or drift",
         _similarity("none", "drift"),
+        gate=Gate(0.10, "below"),
     ),
     Metric(
         "unrelated",
@@ -256,6 +280,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         True,
         "needs prompts of the role drift",
         _text_score(lambda d, _: d.text, "drift"),
+        margin=MARGIN,
+        guard=True,
     ),
     Metric(
         "drift",
@@ -264,6 +290,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         False,
         "needs prompts of the role drift, the base as an arm, and two seeds or more",
         _drift,
+        gate=Gate(0.35, "below"),
     ),
     Metric(
         "nearest_training",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,15 @@ from vez.metrics.definitions import (
     real_likeness,
 )
 from vez.metrics.embed import PUBLISHED, Clip, image_features, text_features
-from vez.metrics.summary import EXPLAINED, Values, summarise
+from vez.metrics.summary import EXPLAINED, Settings, Values, summarise
 from vez.sample import read_rows
 from vez.store import artifact_id, find, making, open_artifact, write_atomic
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Counts up when the same samples would give other scores."""
+
+CONFIRMING: Final = "G"
+"""The set of the suite whose prompts have no say in a choice, and confirm it (docs/evaluate.md)."""
 
 
 def score(
@@ -40,11 +44,12 @@ def score(
     clip: Clip,
     into: Path,
     cache: Path | None = None,
+    settings: Settings | None = None,
 ) -> Iterator[Event]:
     """Measure a samples artifact; the last event is Done.
 
     The artifact at ``into`` holds scores.jsonl, a row {arm, prompt, seed, metric, value} per number, and summary.json:
-    {metrics, not_measured, arms, against_base, pairs, reference, clip, explained}; see `summary.summarise`.
+    {metrics, not_measured, reference, clip, explained} and the tables of `summary.summarise`.
 
     Args:
         samples: the artifact that `sample` made; its arm without a LoRA is the base.
@@ -54,6 +59,7 @@ def score(
         clip: who looks.
         into: the artifact's folder.
         cache: folder for picture vectors, by content; None keeps none.
+        settings: arm → its setting and training seed, where several arms are one setting trained with several seeds.
     Raises:
         StoreError: ``samples`` is not a whole samples artifact, or ``into`` cannot be written.
         DataError: a picture cannot be read.
@@ -63,12 +69,17 @@ def score(
         raise StoreError(f"{samples} is a {drawn_from.kind}, not samples; give the folder that sampling made")
     parents = {"samples": drawn_from.id} | {f"dataset:{arm}": of.id for arm, of in sorted(datasets.items())}
     words = project.model_dump(include={"trigger", "noun", "describes"})
-    config = {"project": words, "clip": clip.sha256}
+    config = {
+        "project": words,
+        "clip": clip.sha256,
+        "settings": {arm: list(of) for arm, of in (settings or {}).items()},
+    }
     id = artifact_id("scores", parents, config, VERSION)
     if find(into, id) is None:
         with making(into, kind="scores", parents=parents, config=config, version=VERSION) as made:
             bare = [arm for arm, lora in drawn_from.config["arms"].items() if lora is None]
-            drawn = tuple(Drawn(**{key: row[key] for key in Drawn.__annotations__}) for row in read_rows(samples))
+            rows = read_rows(samples)
+            drawn = tuple(Drawn(**{key: row[key] for key in Drawn.__annotations__ if key in row}) for row in rows)
             yield Stage("score", len(drawn), f"{len(METRICS)} metrics")
             material = _look(
                 samples, drawn, datasets, project=project, clip=clip, base=next(iter(bare), None), cache=cache
@@ -77,7 +88,7 @@ def score(
             for metric in METRICS:
                 if not values[metric.name]:
                     yield Note(f"{metric.name} was not measured: it {metric.needs}")
-            _write(made.path, values, material, clip)
+            _write(made.path, values, material, clip, settings=settings)
     yield Done(into, id)
 
 
@@ -132,22 +143,25 @@ def _trigger_texts(project: Project) -> tuple[str, str]:
     return f"a photo of {project.trigger} {project.noun}", f"a photo of {project.describes}"
 
 
-def _write(folder: Path, values: Mapping[str, Values], material: Material, clip: Clip) -> None:
+def _write(
+    folder: Path, values: Mapping[str, Values], material: Material, clip: Clip, *, settings: Settings | None
+) -> None:
     rows = [
         {"arm": arm, "prompt": prompt, "seed": seed, "metric": name, "value": value}
         for name, of_arm in values.items()
         for arm, scores in of_arm.items()
         for (prompt, seed), value in scores.items()
     ]
-    better_high = {metric.name: metric.higher_is_better for metric in METRICS}
+    confirming = {d.prompt for d in material.drawn if d.set == CONFIRMING}
+    rules = {metric.name: metric.rule for metric in METRICS}
     summary = {
         "metrics": {
-            metric.name: {"definition": metric.definition, "higher_is_better": metric.higher_is_better}
+            metric.name: {"definition": metric.definition, **asdict(metric.rule)}
             for metric in METRICS
             if values[metric.name]
         },
         "not_measured": {metric.name: metric.needs for metric in METRICS if not values[metric.name]},
-        **summarise(values, better_high=better_high, base=material.base),
+        **summarise(values, rules=rules, base=material.base, settings=settings, confirming=confirming),
         "reference": _reference(material),
         # not clip.name: it may be a folder of this machine
         "clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED},

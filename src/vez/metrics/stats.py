@@ -1,30 +1,30 @@
 """What a difference between two sets of pictures is worth: intervals, tests, and the words the report may use.
 
 The unit is the *prompt*: pictures of one prompt share its difficulty, so a difference is averaged over a prompt's seeds
-first and only then compared across prompts. Pooling pictures instead gives 95 % intervals that cover 62–86 %.
-Pure numpy and scipy: no models, no files.
+first and only then compared across prompts. Pooling pictures instead gives 95 % intervals that cover 62–86 %
+(docs/truth.md). Pure numpy and scipy: no models, no files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
+
+from vez.metrics.layout import Cells, noise_correlation, pair, prompt_correlation, spread
 
 ALPHA = 0.05
 """Two-sided error rate of every test and the complement of every interval's level."""
-
-POWER = 0.80
-"""The chance with which `smallest_detectable` differences would be found."""
 
 EXACT_LIMIT = 16
 """Up to this many prompts all 2^n sign patterns are tried; above, random ones."""
 
 MONTE_CARLO_DRAWS = 20_000
 
-Verdict = Literal["better", "worse", "not distinguishable"]
+Verdict = Literal["better", "worse", "equivalent", "not distinguishable"]
+"""The words for a difference; "not measured" is the word where there is none."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ class Comparison:
     """Arm A minus arm B, paired by prompt (same noise for the same seed in both arms).
 
     `smallest_p` is the least p that n prompts can give at all (2/2^n): below six prompts no difference, however large,
-    is significant at 0.05. `correlation` is Pearson's between the two arms' prompt means, None when undefined.
+    is significant at 0.05. `sd` is that of the prompts' differences, `sd_prompts` and `sd_seeds` its
+    parts (`layout.Spread`). `correlation` is Pearson's between the two arms'
+    prompt means, `noise_correlation` the one that pairing by seed brings (`layout.noise_correlation`); None when
+    undefined. `missing` pictures had no partner in the other arm and were left out, `lost` whole prompts among them.
     """
 
     diff: float
@@ -51,9 +54,14 @@ class Comparison:
     p: float
     smallest_p: float
     sd: float
+    sd_prompts: float
+    sd_seeds: float | None
     n_prompts: int
     n_pairs: int
     correlation: float | None
+    noise_correlation: float | None
+    missing: int
+    lost: int
 
 
 def t_interval(values: ArrayLike, *, level: float = 1 - ALPHA) -> Interval:
@@ -61,7 +69,7 @@ def t_interval(values: ArrayLike, *, level: float = 1 - ALPHA) -> Interval:
 
     Raises ValueError when `values` is empty or not finite.
     """
-    x = _finite(values)
+    x = finite(values)
     if x.size == 1:
         return Interval(float(x[0]), None, None, 1)
     half = float(stats.t.ppf(0.5 + level / 2, x.size - 1)) * float(x.std(ddof=1)) / x.size**0.5
@@ -75,7 +83,7 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0, draws: int = MONTE_CAR
     Exact for n <= EXACT_LIMIT; above that `draws` random patterns with the add-one rule of Phipson & Smyth (2010), so
     that p is never 0. `seed` fixes the patterns. Raises ValueError when `differences` is empty or not finite.
     """
-    d = _finite(differences)
+    d = finite(differences)
     observed = abs(float(d.sum()))
     # A pattern that ties with the observed one must count as "at least as large" in spite of rounding.
     tied = observed - 1e-9 * float(np.abs(d).sum())
@@ -105,32 +113,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """The true difference that a two-sided paired test at `alpha` finds with probability `power`.
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Benjamini & Hochberg's (1995) step-up adjustment, in the order given.
 
-    `sd` is that of the per-prompt differences, `n` the number of prompts. From the noncentral t distribution; a
-    sign-flip test on the same data has nearly the same power. None when n is so small that the sign-flip test can never
-    reach `alpha`.
+    Calling a difference found where this is at most 0.05 keeps the expected share of false ones among those found
+    under 5 %: a weaker promise than Holm's, for what is only explored.
     """
-    if n < 2 or smallest_p(n) > alpha:
-        return None
-    if sd == 0:
-        return 0.0
-    return float(sd / n**0.5 * _detectable_noncentrality(n, alpha, power))
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i], reverse=True)
+    adjusted = [0.0] * len(p_values)
+    running = 1.0
+    for above, i in enumerate(order):
+        running = min(running, p_values[i] * len(p_values) / (len(p_values) - above))
+        adjusted[i] = running
+    return adjusted
 
 
-def _detectable_noncentrality(n: int, alpha: float, power: float) -> float:
-    df = n - 1
-    critical = float(stats.t.ppf(1 - alpha / 2, df))
-
-    def shortfall(nc: float) -> float:
-        # The wrong tail (significant in the opposite direction) is under 1e-3 of this and does not count as a finding.
-        return float(stats.nct.sf(critical, df, nc)) - power
-
-    return float(optimize.brentq(shortfall, 1e-6, 4 * critical + 10))
-
-
-def prompt_means(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+def prompt_means(values: Cells) -> dict[str, float]:
     """The mean over seeds for each prompt of {(prompt, seed): value}, prompts in order of first appearance."""
     grouped: dict[str, list[float]] = {}
     for (prompt, _), value in values.items():
@@ -138,18 +136,14 @@ def prompt_means(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
     return {prompt: float(np.mean(of_prompt)) for prompt, of_prompt in grouped.items()}
 
 
-def compare(a: Mapping[tuple[str, int], float], b: Mapping[tuple[str, int], float], *, seed: int = 0) -> Comparison:
-    """Arm `a` minus arm `b`, both {(prompt, seed): value}; only pairs present in both count.
+def compare(a: Cells, b: Cells, *, seed: int = 0) -> Comparison:
+    """Arm `a` minus arm `b`, both {(prompt, seed): value}; only pairs present in both count, the others are counted.
 
-    Raises ValueError when the two share no (prompt, seed).
+    Raises ValueError when the two share no (prompt, seed), or a value is infinite.
     """
-    pairs = [key for key in a if key in b]
-    if not pairs:
-        raise ValueError("the two arms share no (prompt, seed), so there is nothing to compare; score both arms first")
-    d = np.array(list(prompt_means({key: a[key] - b[key] for key in pairs}).values()))
-    of_a, of_b = (np.array(list(prompt_means({k: arm[k] for k in pairs}).values())) for arm in (a, b))
+    layout = pair(a, b)
+    d, parts = layout.prompt_means, spread(layout)
     interval = t_interval(d)
-    varies = d.size > 2 and of_a.std() > 0 and of_b.std() > 0
     return Comparison(
         diff=interval.mean,
         low=interval.low,
@@ -157,20 +151,32 @@ def compare(a: Mapping[tuple[str, int], float], b: Mapping[tuple[str, int], floa
         p=sign_flip_p(d, seed=seed),
         smallest_p=smallest_p(d.size),
         sd=float(d.std(ddof=1)) if d.size > 1 else 0.0,
+        sd_prompts=parts.prompts,
+        sd_seeds=parts.seeds,
         n_prompts=int(d.size),
-        n_pairs=len(pairs),
-        correlation=float(np.corrcoef(of_a, of_b)[0, 1]) if varies else None,
+        n_pairs=layout.n_pairs,
+        correlation=prompt_correlation(layout),
+        noise_correlation=noise_correlation(layout),
+        missing=layout.missing,
+        lost=len(layout.lost),
     )
 
 
-def verdict(diff: float, p: float, *, higher_is_better: bool, alpha: float = ALPHA) -> Verdict:
-    """The word for a difference: what is not significant at `alpha` is never called better or worse."""
+def verdict(
+    diff: float, p: float, *, higher_is_better: bool, equivalent: bool = False, alpha: float = ALPHA
+) -> Verdict:
+    """The word for a difference: what is not significant at `alpha` is never called better or worse.
+
+    `equivalent` says that an equivalence test held (`equivalence.tost`): without one, no difference found is no proof
+    of none, and the word is "not distinguishable".
+    """
     if p > alpha or diff == 0:
-        return "not distinguishable"
+        return "equivalent" if equivalent else "not distinguishable"
     return "better" if (diff > 0) == higher_is_better else "worse"
 
 
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """`values` as a flat array. Raises ValueError when there are none, or one is not finite."""
     x = np.asarray(values, dtype=np.float64).reshape(-1)
     if x.size == 0:
         raise ValueError("no values: a mean needs at least one")

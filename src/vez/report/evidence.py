@@ -71,14 +71,16 @@ class Score(Row):
 
 
 class Difference(Row):
-    """One arm minus another, paired by prompt and seed."""
+    """One arm minus another, paired by prompt and seed; p is adjusted by Holm or by Benjamini and Hochberg (p_bh)."""
 
     diff: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    p_bh: float | None = None
     mde: float | None = None
+    needs_prompts: int | None = None
     verdict: str
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from vez.report.arms import BASE, BASE_LABEL, Arm, whole
 from vez.report.charts import Dot, Line, Role, dots, lines, smooth, thin
 from vez.report.evidence import Difference, Run, Score, Scores, setting
-from vez.report.verdict import Metrics, counted, interval, plain, signed, told
+from vez.report.verdict import Metrics, adjusted_p, counted, interval, plain, signed, told
 
 CURVE_POINTS = 90  # as many as a chart of this width can show without fraying
 NOT_MEASURED = "not measured"
@@ -113,7 +113,7 @@ def _score_line(arm: Arm, score: Score | None, change: Difference | None, chosen
         if word == "not distinguishable":
             word += " (too few prompts)" if change.mde is None else f" (would often miss less than {plain(change.mde)})"
         difference, spread = signed(change.diff), interval(change.low, change.high, sign=True)
-        value = change.p_holm if change.p_holm is not None else change.p
+        value = adjusted_p(change)
         p = "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
     mean = (plain(score.mean), interval(score.low, score.high), counted(score))
     return ScoreLine(arm.label, arm.name == chosen, *mean, difference, spread, p, word)

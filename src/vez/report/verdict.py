@@ -16,6 +16,8 @@ ONE_SAMPLE = (
     "One LoRA per setting is one sample: all this is about these weights, not about their settings. "
     "A claim about a setting needs at least three LoRAs trained with different seeds."
 )
+SAME = ("not distinguishable", "equivalent")
+"""The words for two arms of which neither is better: that was not found, or it was found that neither is."""
 UNCALIBRATED = (
     "Uncalibrated: what counts as enough of the concept, or as too much harm to the rest of the prompt, has not been "
     "set against people’s judgement. “Better” means only that a difference was found."
@@ -86,7 +88,7 @@ def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, metrics: Metr
     tied = [arm for arm in fit if arm == best or _ties(scores, arm, best, fit, decisive)]
     use = min(tied, key=lambda arm: (*_cost(efforts[arm]), -_signed_mean(scores, arm, decisive), arm))
     rivals = tuple(arm for arm in fit if arm != use)
-    equal = tuple(arm for arm in rivals if _word_of_pair(scores, use, arm, decisive) == "not distinguishable")
+    equal = tuple(arm for arm in rivals if _word_of_pair(scores, use, arm, decisive) in SAME)
     beaten = tuple((arm, _beaten(scores, use, arm, decisive, metrics)) for arm in rivals if arm not in equal)
     return Verdict(
         use=use,
@@ -137,10 +139,17 @@ def interval(low: float | None, high: float | None, *, sign: bool = False) -> st
     return f"{write(low)} to {write(high)}"
 
 
+def adjusted_p(difference: Difference) -> float | None:
+    """The p that the word goes by."""
+    return next((p for p in (difference.p_holm, difference.p_bh, difference.p) if p is not None), None)
+
+
 def told(difference: Difference) -> str:
     """A difference, its 95 % interval and its p in one phrase."""
-    p = difference.p_holm if difference.p_holm is not None else difference.p
+    p = adjusted_p(difference)
     adjusted = " after Holm" if difference.p_holm is not None else ""
+    if difference.p_holm is None and difference.p_bh is not None:
+        adjusted = " after Benjamini–Hochberg, exploratory"
     tail = "" if p is None else f", p {_p(p)}{adjusted}"
     return f"{signed(difference.diff)}, 95 % interval {interval(difference.low, difference.high, sign=True)}{tail}"
 
@@ -191,7 +200,7 @@ def _word_of_pair(scores: Scores, first: str, second: str, metric: str) -> str:
 
 def _ties(scores: Scores, arm: str, best: str, fit: Sequence[str], metric: str) -> bool:
     """Whether an arm cannot be told from the best, and nothing else is better than it either."""
-    told_apart = _word_of_pair(scores, best, arm, metric) != "not distinguishable"
+    told_apart = _word_of_pair(scores, best, arm, metric) not in SAME
     return not told_apart and all(_word_of_pair(scores, arm, other, metric) != "worse" for other in fit if other != arm)
 
 
@@ -251,9 +260,8 @@ def _sure(scores: Scores, use: str, decisive: str, metrics: Metrics) -> tuple[st
             f"Not measured: {metrics.name(metrics.guard)}. A LoRA that paints over the rest of the prompt would pass."
         )
     else:
-        than = "from" if guard.verdict == "not distinguishable" else "than"
         sentences.append(
-            f"On {metrics.name(metrics.guard)} it is {guard.verdict} {than} no LoRA ({told(guard)}{_unseen(guard)})."
+            f"On {metrics.name(metrics.guard)} it is {_beside(guard)} no LoRA ({told(guard)}{_unseen(guard)})."
         )
     for metric, change in sorted(scores.against_base.get(use, {}).items()):
         if change.verdict == "worse" and metric not in (decisive, metrics.guard, metrics.literal):
@@ -267,7 +275,16 @@ def _unseen(difference: Difference) -> str:
         return ""
     if difference.mde is None:
         return "; with so few prompts no difference, however large, could have been found"
-    return f"; a true difference under {plain(difference.mde)} would often be missed"
+    asked = (
+        "" if difference.needs_prompts is None else f", one like this would need n = {difference.needs_prompts} prompts"
+    )
+    return f"; a true difference under {plain(difference.mde)} would often be missed{asked}"
+
+
+def _beside(difference: Difference) -> str:
+    """The word with its preposition."""
+    joined = {"not distinguishable": "not distinguishable from", "equivalent": "equivalent to"}
+    return joined.get(difference.verdict, f"{difference.verdict} than")
 
 
 def _not_claimed(
@@ -277,9 +294,8 @@ def _not_claimed(
     for arm in equal:
         pair = _pair(scores, use, arm, decisive)
         numbers = "they were not compared" if pair is None else f"{told(pair)}{_unseen(pair)}"
-        sentences.append(
-            f"That {use} is better than {arm} on {metrics.name(decisive)}: not distinguishable ({numbers})."
-        )
+        word = _word_of_pair(scores, use, arm, decisive)
+        sentences.append(f"That {use} is better than {arm} on {metrics.name(decisive)}: {word} ({numbers}).")
     if candidates > 1:
         sentences.append(
             f"That these scores will repeat: {use} was picked among {candidates} on the same pictures that score it, "
@@ -295,8 +311,7 @@ def _why_not(scores: Scores, arm: str, decisive: str, metrics: Metrics) -> str:
     if gain.verdict == "better":
         harm = scores.against_base[arm][metrics.guard]
         return f"learned the concept, but is worse on {metrics.name(metrics.guard)} ({told(harm)})."
-    than = "from no LoRA" if gain.verdict == "not distinguishable" else "than no LoRA"
-    return f"{gain.verdict} {than} on {metrics.name(decisive)} ({told(gain)}{_unseen(gain)})."
+    return f"{_beside(gain)} no LoRA on {metrics.name(decisive)} ({told(gain)}{_unseen(gain)})."
 
 
 def _beaten(scores: Scores, use: str, arm: str, decisive: str, metrics: Metrics) -> str:

@@ -1,0 +1,126 @@
+"""How much a design can see: the smallest detectable difference, the prompts it would take, and what luck alone does.
+
+`sd` is always that of the prompts' differences (`Comparison.sd`), `n` a number of prompts.
+"""
+
+import math
+
+from scipy import integrate, optimize, stats
+
+from vez.metrics.stats import ALPHA, EXACT_LIMIT, smallest_p
+
+POWER = 0.80
+"""The chance with which `smallest_detectable` differences would be found."""
+
+MOST_PROMPTS = 10_000
+"""More prompts than this are not asked for: the difference is too small to matter to anybody."""
+
+
+def chance_to_find(diff: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
+    """The chance that a two-sided paired t test at `alpha` finds a true difference, with the right sign.
+
+    From the noncentral t distribution; a sign-flip test on the same data has nearly the same power, and none at all
+    where so few prompts can give no p as small as `alpha`.
+    """
+    if n < 2 or smallest_p(n) > alpha or diff == 0:
+        return 0.0
+    if sd == 0:
+        return 1.0
+    # The wrong tail (significant in the opposite direction) does not count as a finding.
+    return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(diff) * math.sqrt(n) / sd))
+
+
+def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA, power: float = POWER) -> float | None:
+    """The true difference that `n` prompts find with probability `power`; None where they can never reach `alpha`."""
+    if n < 2 or smallest_p(n) > alpha:
+        return None
+    if sd == 0:
+        return 0.0
+    critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
+
+    def shortfall(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, n - 1, noncentrality)) - power
+
+    return float(sd / math.sqrt(n) * optimize.brentq(shortfall, 1e-6, 4 * critical + 10))
+
+
+def detectable_by_design(
+    prompts: int, seeds: float, *, between: float, within: float, alpha: float = ALPHA
+) -> float | None:
+    """`smallest_detectable` of a design; standard deviations `between` prompts and `within` a prompt's seeds.
+
+    `seeds` may be infinite: what is left then is all that more seeds can never buy.
+    """
+    return smallest_detectable(math.sqrt(between**2 + within**2 / seeds), prompts, alpha=alpha)
+
+
+def prompts_needed(diff: float, sd: float, *, alpha: float = ALPHA, power: float = POWER) -> int | None:
+    """The number of prompts that would find a true difference of `diff` with probability `power`, seeds as they are.
+
+    None above `MOST_PROMPTS`. Raises ValueError where `diff` is 0: no number of prompts tells equals apart.
+    """
+    if diff == 0:
+        raise ValueError("no number of prompts tells two equal arms apart; give the difference that would matter")
+    fewest = next(n for n in range(2, 64) if smallest_p(n) <= alpha or n > EXACT_LIMIT)
+    n = max(fewest, math.floor(_by_normal(abs(diff), sd, alpha, power)))
+    while n <= MOST_PROMPTS:
+        found = smallest_detectable(sd, n, alpha=alpha, power=power)
+        if found is not None and found <= abs(diff):
+            return n
+        n += 1
+    return None
+
+
+def pictures_needed(diff: float, sd: float, *, alpha: float = ALPHA, power: float = POWER) -> int:
+    """n = (z₁₋α/₂ + z_power)² sd² / diff², the textbook number of independent differences, rounded up.
+
+    For planning over single pictures with a known `sd`, as in published tables; `prompts_needed` allows for an
+    estimated one.
+    """
+    return math.ceil(_by_normal(abs(diff), sd, alpha, power))
+
+
+def votes_needed(rate: float, *, alpha: float = ALPHA, power: float = POWER) -> int:
+    """Decided votes that find, with probability `power`, that A wins at a true `rate` and not at one half.
+
+    The normal approximation for a proportion. Raises ValueError where `rate` is not between 0 and 1, or is one half.
+    """
+    if not 0 < rate < 1 or rate == 0.5:
+        raise ValueError(f"a win rate of {rate} cannot be told from one half by votes; give one inside 0 to 1, not 0.5")
+    ask = stats.norm.ppf(1 - alpha / 2) * 0.5 + stats.norm.ppf(power) * math.sqrt(rate * (1 - rate))
+    return math.ceil((float(ask) / (rate - 0.5)) ** 2)
+
+
+def wins_needed(votes: int, *, alpha: float = ALPHA) -> int | None:
+    """The fewest wins of `votes` decided ones that the exact binomial test calls significant; None where none are."""
+    wins = int(stats.binom.isf(alpha / 2, votes, 0.5)) + 1
+    return wins if wins <= votes else None
+
+
+def best_of(k: int) -> float:
+    """How far the best of `k` equal candidates lies above their truth on average, in standard errors of one candidate.
+
+    The mean of the largest of k standard normal numbers: 1.16 for 5, 1.87 for 20, 2.51 for 100.
+    """
+    if k < 1:
+        raise ValueError(f"the best of {k} candidates does not exist; give 1 or more")
+    if k == 1:
+        return 0.0
+    # E max = ∫ (1 − F) over the positive half − ∫ F over the negative one, with F = Φ^k.
+    above, _ = integrate.quad(lambda x: 1 - stats.norm.cdf(x) ** k, 0, 12)
+    below, _ = integrate.quad(lambda x: stats.norm.cdf(x) ** k, -12, 0)
+    return float(above - below)
+
+
+def spread_of_equals(k: int) -> float:
+    """Expected best minus worst of `k` equal candidates, in standard errors of one: 2.33 for 5."""
+    return 2 * best_of(k)
+
+
+def spread_limit(k: int, *, alpha: float = ALPHA) -> float:
+    """Best minus worst that `k` equal candidates exceed with probability `alpha`, in standard errors: 3.86 for 5."""
+    return float(stats.studentized_range.isf(alpha, k, math.inf))
+
+
+def _by_normal(diff: float, sd: float, alpha: float, power: float) -> float:
+    return ((float(stats.norm.ppf(1 - alpha / 2)) + float(stats.norm.ppf(power))) * sd / diff) ** 2
