@@ -15,7 +15,7 @@ from vez.room import FACTOR, FULL, Sizes, lora_parameters, memory, sizes_of
 
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 BUFFERS = 3  # a state to go on from holds weights and two moments, fp32
-HEADER = 100_000  # bytes of names and metadata in a LoRA file, at most
+HEADER = 600_000  # bytes of names and metadata in a LoRA file, at most (SD 1.x: 0.12 million, SDXL: 0.46)
 GB = 1e9
 SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
 
