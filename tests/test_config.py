@@ -20,7 +20,6 @@ from vez.config import (
     Study,
     Variant,
     Waiver,
-    default_prompts,
     load,
 )
 from vez.errors import ConfigError
@@ -49,7 +48,7 @@ def test_the_least_file(tmp_path: Path) -> None:
     config = loaded(tmp_path, GOOD)
     study = config.study["thesis"]
     assert config.root == tmp_path.resolve() and config.dataset["v1"].resolution == 512
-    assert study.variant["v1"].scale_alpha == 32 and study.seeds == (0,) and len(study.prompts) == 28
+    assert study.variant["v1"].scale_alpha == 32 and study.seeds == (0,) and (study.suite, study.prompts) == ("v1", ())
     assert study.sampling.solver == "dpm++2m"
 
 
@@ -126,13 +125,6 @@ def test_prompts_get_names_and_ids_differ(tmp_path: Path) -> None:
         loaded(tmp_path, text.replace('role = "drift"', 'id = "01-trigger"'))
     with pytest.raises(ConfigError, match="prompts"):
         loaded(tmp_path, text.replace('role = "drift"', 'id = "../x"'))
-
-
-def test_the_own_prompts_form_whole_groups() -> None:
-    prompts = default_prompts()
-    assert len({p.id for p in prompts}) == len(prompts)
-    for group in {p.group for p in prompts if p.role != "drift"}:
-        assert sorted(p.role for p in prompts if p.group == group) == ["class", "none", "trigger"]
 
 
 def test_expand() -> None:

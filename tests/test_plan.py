@@ -62,7 +62,8 @@ def test_steps_hold_the_pictures_seen(thesis: Config) -> None:
     assert [one.steps for one in made.passes] == [3400, 425]
     assert [one.seen for one in made.passes] == [3400, 3400]
     assert made.seconds is None
-    assert made.images == (1 + 4 * 2) * len(thesis.study["thesis"].prompts) * 4
+    assert made.images == (1 + 4 * 2) * 200, "the standard profile"
+    assert "1800 images to compare them (profile standard, 200 for each of 9 arms), time unknown" in made.text()
     assert "time unknown until the first steps" in made.text()
     assert "72.00 MiB" in made.text()
 

@@ -17,7 +17,8 @@ from vez.config import Project, Prompt, Sampling
 from vez.errors import ConfigError, LoraFileError
 from vez.events import Done, Event, Sampled, Stage
 from vez.interop import LoraWeights
-from vez.sample import moves, noise, noise_seed, read_rows, sample
+from vez.sample import read_rows, sample
+from vez.solver import moves, noise, noise_seed
 from vez.store import open_artifact
 
 ROOT = Path(__file__).parents[1]
@@ -69,16 +70,18 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 def test_events_rows_and_manifest(drawn: tuple[Path, list[Event]], base: Base) -> None:
     into, events = drawn
-    assert events[0] == Stage("sample", 12, "2 arms × 3 prompts × 2 seeds")
+    assert events[0] == Stage("sample", 12, "2 arms × 6 pictures")
     assert sum(isinstance(event, Sampled) for event in events) == 12
     artifact = open_artifact(into)
     assert events[-1] == Done(into, artifact.id)
     assert artifact.kind == "samples" and artifact.parents["base"] == base.sha256
     rows = read_rows(into)
-    assert len(rows) == 12 and {row["file"] for row in rows} | {"samples.jsonl"} == set(artifact.files)
-    assert rows[0] == {
+    assert len(rows) == 12 and {row["file"] for row in rows} | {"samples.jsonl", "controls.json"} == set(artifact.files)
+    assert len({row["key"] for row in rows}) == 12
+    assert {key: value for key, value in rows[0].items() if key != "key"} == {
         "arm": "base",
         "prompt": "snow-trigger",
+        "set": "user",
         "group": "g1",
         "role": "trigger",
         "text": "a photo of zorbcoat coat in the snow",

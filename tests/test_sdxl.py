@@ -26,7 +26,8 @@ from vez.events import Done, Step
 from vez.family import FAMILIES, kohya_keys
 from vez.interop import LoraState, base_keys, merge, parent_of, save_kohya, to_bytes, to_diffusers
 from vez.lora import LoraSpec, attach
-from vez.sample import denoise, moves, noise, sample
+from vez.sample import sample
+from vez.solver import denoise, moves, noise
 from vez.train import train
 
 

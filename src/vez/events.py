@@ -82,12 +82,13 @@ class Saved:
 
 @dataclass(frozen=True)
 class Sampled:
-    """One image was drawn (or found already drawn)."""
+    """One image was drawn, in ``seconds`` of its batch's wall time, or (0) found already drawn."""
 
     arm: str
     prompt: str
     seed: int
     path: Path
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

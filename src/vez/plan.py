@@ -4,7 +4,7 @@ Loads no model. The memory is a prediction (`vez.room` has the formula); time is
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from vez.config import Config, Study, Variant
 from vez.errors import ConfigError, StoreError
 from vez.family import Family, family_of
 from vez.room import FACTOR, FULL, Sizes, lora_parameters, memory, sizes_of
+from vez.suite import asked
+from vez.sweep import counted
 
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 BUFFERS = 3  # a state to go on from holds weights and two moments, fp32
@@ -79,19 +81,52 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The pictures that compare a study's arms: ``each`` for each of ``arms``, the base's among them.
+
+    ``profile`` is "" for all of an own suite; ``seconds`` are those of one picture, None if not known.
+    """
+
+    arms: int
+    each: int
+    profile: str
+    seconds: float | None
+
+    @property
+    def images(self) -> int:
+        """Pictures in all."""
+        return self.arms * self.each
+
+    def text(self) -> str:
+        """Its cost as a person reads it."""
+        if not self.images:
+            return "no pictures to compare them: the losses alone"
+        how = f"profile {self.profile}, " if self.profile else ""
+        time = "time unknown until the first are drawn"
+        if self.seconds is not None:
+            time = f"about {span(self.seconds * self.images)}"
+        return f"{self.images} images to compare them ({how}{self.each} for each of {self.arms} arms), {time}"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a study comes to. ``images`` are the samples drawn; ``disk_bytes`` is what is written, by what it is."""
+    """What a study comes to. ``drawn`` are the samples; ``disk_bytes`` is what is written, by what it is."""
 
     study: str
     passes: tuple[Pass, ...]
     seeds: tuple[int, ...]
     file_bytes: dict[str, int]
-    images: int
+    drawn: Drawn
     assumed: bool
     base: str
     """The base and the family that its files were found to be of; only its name where it is not here yet."""
     length: str
     disk_bytes: dict[str, float]
+
+    @property
+    def images(self) -> int:
+        """Samples in all."""
+        return self.drawn.images
 
     @property
     def seconds(self) -> float | None:
@@ -115,7 +150,7 @@ class Plan:
                 f"about {one.peak_bytes / GB:.1f} GB of memory"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
-        lines.append(f"  then {self.images} images to compare them")
+        lines.append(f"  then {self.drawn.text()}")
         lines.append(f"  at most {sum(self.disk_bytes.values()) / GB:.2f} GB on the disk")
         if self.seconds is not None and len(self.passes) * len(self.seeds) > 1:
             lines.append(f"  training takes about {span(self.seconds)} in all")
@@ -141,21 +176,42 @@ def plan(
         passes.append(
             Pass(dataset, pictures[dataset], batch, names, steps, None if rate is None else rate * steps, peak)
         )
-    arms = 1 + len(study.variant) * len(study.seeds)
+    drawn = drawings(config, name, passes, rates=rates, device=device)
     lengths = (f"{study.steps} steps each", f"{study.images_seen} pictures seen each", f"{study.epochs} epochs each")
     given = (study.steps, study.images_seen, study.epochs)
-    images = arms * len(study.prompts) * study.sampling.seeds
     return Plan(
         study=name,
         passes=tuple(passes),
         seeds=study.seeds,
         file_bytes={variant: cost.file_bytes(setting) for variant, setting in study.variant.items()},
-        images=images,
+        drawn=drawn,
         assumed=cost.assumed,
         base=config.project.base if cost.assumed else f"{config.project.base}: {cost.family.title}",
         length=next(text for text, value in zip(lengths, given, strict=True) if value is not None),
-        disk_bytes=_disk_bytes(config, study, passes, images=images, cost=cost),
+        disk_bytes=_disk_bytes(config, study, passes, images=drawn.images, cost=cost),
     )
+
+
+def drawings(
+    config: Config, name: str, passes: Sequence[Pass], *, rates: Mapping[str, float], device: str
+) -> Drawn:
+    """What will be drawn of these passes' runs. Raises ConfigError for prompts that cannot be drawn together."""
+    study, arms = config.study[name], 1
+    how = study.sampling
+    for one in passes:
+        saved = counted(one.steps, save_every=study.save_every, keep=study.keep, checkpoints=how.checkpoints)
+        arms += len(one.variants) * len(study.seeds) * saved * len(how.strengths)
+    wanted = asked(study, config.project)
+    rate = rates.get(image_rate_key(config, name, device=device))
+    return Drawn(arms, wanted.images, wanted.about["profile"] or "", rate)
+
+
+def image_rate_key(config: Config, study: str, *, device: str) -> str:
+    """Under which name the seconds of one sample are kept."""
+    one = config.study[study]
+    how, size = one.sampling, one.sampling.size or "own"
+    guided = "" if how.cfg == 1 else " cfg"
+    return f"sample {config.project.base} {device} {one.precision} {size}px {how.steps} steps{guided} x {how.batch}"
 
 
 def peak_bytes(study: Study, names: tuple[str, ...], *, cost: Cost, side: int, device: str) -> float:
@@ -252,7 +308,7 @@ def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
     ways = {
         "LoRAs": "a larger save_every keeps fewer of them",
         "states": "a smaller rank makes them smaller",
-        "images": "fewer prompts or sampling.seeds draw fewer of them",
+        "images": "a smaller sampling.profile, fewer checkpoints or strengths draw fewer of them",
         "latents": "fewer pictures or a smaller resolution make fewer of them",
     }
     raise StoreError(

@@ -22,8 +22,8 @@ from vez.events import Event, Note
 from vez.images.wording import visible
 from vez.lora import LoraSpec, attach
 from vez.optim import AdamW, Rates
-from vez.sample import denoise, moves
-from vez.sample import noise as start
+from vez.solver import denoise, moves
+from vez.solver import noise as start
 from vez.tape import noise
 from vez.train import PLAIN_ATTENTION_PIXELS
 

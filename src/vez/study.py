@@ -5,21 +5,19 @@ exists is not made again, what was cut goes on: every stage asks the store by id
 what depends on it and nothing else.
 """
 
-import json
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
-from vez import curate, demo
+from vez import curate, demo, rates, suite, sweep
 from vez import plan as planning
 from vez.config import Config
 from vez.dataset import Dataset, build, read_sources
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, RunStopped, StoreError
-from vez.events import Done, Event, Note, Step
+from vez.events import Done, Event, Note, Sampled, Step
 from vez.images.wording import visible
 from vez.plan import Plan, named
 from vez.report.arms import BASE
@@ -27,7 +25,8 @@ from vez.report.build import headline
 from vez.report.build import report as write_page
 from vez.report.evidence import LORA_FILE, gather
 from vez.room import Sizes
-from vez.store import write_atomic
+from vez.store import open_artifact
+from vez.sweep import Arm
 
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ __all__ = [
     "write_report",
 ]
 
-STEPS_FOR_A_RATE = 5  # a rate from fewer steps than this would mostly be the first one's, which also warms up
+SAMPLES, CONFIRMED = "samples", "confirm"
 
 
 def folder_of(config: Config, name: str) -> Path:
@@ -61,14 +60,14 @@ def folder_of(config: Config, name: str) -> Path:
 def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
     """What the study will do, without doing it. Raises ConfigError where its pictures or its base cannot be found."""
     datasets = {variant.dataset for variant in config.study[name].variant.values()}
-    rates = _rates(config)
+    known = rates.read(config.root)
     return planning.plan(
         config,
         name,
         pictures={dataset: _training_pictures(config, dataset) for dataset in sorted(datasets)},
         cost=planning.cost_of(_base_folder(config)),
-        rates=rates,
-        device=_device_kind(device) if rates or device != "auto" else "",
+        rates=known,
+        device=_device_kind(device) if known or device != "auto" else "",
     )
 
 
@@ -82,7 +81,8 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     if config.study[name].precision != "fp32":
         base = None  # what is drawn is drawn with the base's own numbers: LoRAs are merged into them in fp32
     yield from draw_samples(config, name, device=device, base=base)
-    yield from score_samples(config, name, device=device, datasets=datasets)
+    if suite.asked(config.study[name], config.project).prompts:
+        yield from score_samples(config, name, device=device, datasets=datasets)
     yield write_report(config, name)
 
 
@@ -196,25 +196,54 @@ def train_runs(
                 stopped.append(str(error))
             side = len({step.run for step in steps})  # fewer than the group where some were finished before
             key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
-            _record_rate(config, key, [step.seconds for step in steps if step.run == steps[0].run])
+            rates.record(config.root, key, [step.seconds for step in steps if step.run == steps[0].run])
     if stopped:
         raise RunStopped("; ".join(stopped))
 
 
-def draw_samples(config: Config, name: str, *, device: str = "auto", base: "Base | None" = None) -> Iterator[Event]:
-    """Draw every prompt with every run's LoRA and without any. Raises StoreError where a run is not finished."""
+def draw_samples(
+    config: Config,
+    name: str,
+    *,
+    device: str = "auto",
+    base: "Base | None" = None,
+    profile: str | None = None,
+    only: Sequence[str] | None = None,
+) -> Iterator[Event]:
+    """Draw the study's prompts with every run's LoRA, its checkpoints and strengths, and without any.
+
+    ``profile`` draws another part of the suite than the study says; "confirm" lies beside the samples, in its own
+    folder. ``only`` names the arms, besides no LoRA. Raises StoreError where a run is not finished, ConfigError where
+    an arm is not one.
+    """
     from vez.sample import sample
 
-    study = config.study[name]
-    yield from sample(
-        base or _load_base(config, device),
-        _arms(config, name),
-        study.prompts,
-        sampling=study.sampling,
-        into=folder_of(config, name) / "samples",
+    study, asked = config.study[name], suite.asked(config.study[name], config.project, profile=profile)
+    if not asked.prompts:
+        yield Note(f"the profile {asked.about['profile']} draws no pictures: what can be said is in the losses")
+        return
+    arms = _arms(config, name, only)
+    base = base or _load_base(config, device)
+    key = planning.image_rate_key(config, name, device=base.device.type)
+    told = planning.Drawn(len(arms), asked.images, asked.about["profile"] or "", rates.read(config.root).get(key))
+    yield Note(told.text())
+    took: list[float] = []
+    events = sample(
+        base,
+        arms,
+        asked.prompts,
+        sampling=asked.sampling,
+        into=folder_of(config, name) / (CONFIRMED if asked.about["profile"] == suite.CONFIRM else SAMPLES),
         project=config.project,
         bf16=study.precision == "bf16",
+        about=asked.about,
+        cache=config.root / ".vez" / "images",
     )
+    for event in events:
+        if isinstance(event, Sampled) and event.seconds:
+            took.append(event.seconds)
+        yield event
+    rates.record(config.root, key, took)
 
 
 def score_samples(
@@ -230,7 +259,7 @@ def score_samples(
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
     yield from score(
         folder_of(config, name) / "samples",
-        {arm: loaded[config.study[name].variant[variant].dataset] for arm, variant, _ in _runs(config, name)},
+        _datasets_of_arms(config, name, loaded),
         project=config.project,
         clip=embed.load(_clip_source(config, name), device=choose(device)),
         into=folder_of(config, name) / "scores",
@@ -274,15 +303,29 @@ def _runs(config: Config, name: str) -> Iterator[tuple[str, str, Path]]:
             yield variant if len(study.seeds) == 1 else folder.name, variant, folder
 
 
-def _arms(config: Config, name: str) -> dict[str, Path | None]:
-    """Arm → LoRA file, and the base without one."""
-    arms: dict[str, Path | None] = {}
-    for arm, _, folder in _runs(config, name):
+def _arms(config: Config, name: str, only: Sequence[str] | None = None) -> dict[str, Arm]:
+    """All arms, or those named; the base without a LoRA last."""
+    how = config.study[name].sampling
+    arms: dict[str, Arm] = {}
+    for stem, variant, folder in _runs(config, name):
         if not (folder / LORA_FILE).is_file():
             raise StoreError(f"the run {folder.name} is not finished; go on with: vez train {name}")
-        arms[arm] = folder / LORA_FILE
-    arms[BASE] = None
-    return arms
+        seed = int(folder.name.rpartition("-")[2])
+        arms |= sweep.swept(
+            stem, folder, variant=variant, seed=seed, checkpoints=how.checkpoints, strengths=how.strengths
+        )
+    unknown = sorted(set(only or ()) - arms.keys() - {BASE})
+    if unknown:
+        raise ConfigError(f"there is no arm {unknown[0]!r}; known are {', '.join(arms)}")
+    return {arm: of for arm, of in arms.items() if only is None or arm in only} | {BASE: Arm(None)}
+
+
+def _datasets_of_arms(config: Config, name: str, loaded: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """What each arm that was drawn had learned from."""
+    variants = config.study[name].variant
+    drawn = sweep.arms_of(open_artifact(folder_of(config, name) / SAMPLES))
+    known = {arm: variants[of.variant] for arm, of in drawn.items() if of and of.variant in variants}
+    return {arm: loaded[variant.dataset] for arm, variant in known.items()}
 
 
 def _training_pictures(config: Config, dataset: str) -> int:
@@ -352,18 +395,3 @@ def _base_folder(config: Config) -> Path | None:
 def sizes(config: Config) -> Sizes:
     """The sizes of the project's base, as far as they are known without asking the network."""
     return planning.cost_of(_base_folder(config)).sizes
-
-
-def _rates(config: Config) -> dict[str, float]:
-    try:
-        rates = json.loads((config.root / ".vez" / "rates.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}  # no run yet, or a torn file: a rate is a convenience and is measured again
-    return {str(key): float(value) for key, value in rates.items()} if isinstance(rates, dict) else {}
-
-
-def _record_rate(config: Config, key: str, seconds: Sequence[float]) -> None:
-    """Keep the median seconds per step, for the next plan."""
-    if len(seconds) >= STEPS_FOR_A_RATE:
-        rates: Mapping[str, float] = _rates(config) | {key: median(seconds)}
-        write_atomic(config.root / ".vez" / "rates.json", json.dumps(rates, indent=1, sort_keys=True).encode())

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 
 from vez import base as bases
 from vez.base.schedule import schedule_of
-from vez.sample import denoise, moves, noise
+from vez.solver import denoise, moves, noise
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

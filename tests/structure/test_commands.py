@@ -36,7 +36,7 @@ OPTIONS = {
     "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution", "--from-kohya"],
     "lint": ["[DATASET]...", "--json", "--config"],
     "report": ["STUDY", "--config"],
-    "sample": ["STUDY", "--config", "--device"],
+    "sample": ["STUDY", "--profile", "--arms", "--config", "--device"],
     "score": ["STUDY", "--config", "--device"],
     "show": ["FILE", "--json"],
     "study": ["STUDY", "--config", "--plan", "--device"],

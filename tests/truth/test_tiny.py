@@ -20,7 +20,8 @@ from vez.demo import oracle
 from vez.demo.world.garments import COSTUME
 from vez.interop import save_kohya
 from vez.lora import LoraSpec, attach
-from vez.sample import noise, sample
+from vez.sample import sample
+from vez.solver import noise
 
 ASKED = {
     "a girl wearing a red dress, city street, sunny day": ("city street", "sunny", "dress", "red"),

@@ -84,12 +84,24 @@ def train(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device
 
 
 @app.command()
-def sample(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
+def sample(
+    study: StudyName = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Another part of the suite: quick, standard, thorough; or confirm.")
+    ] = None,
+    arms: Annotated[str | None, typer.Option(help="Only these, as a,b; no LoRA is always drawn.")] = None,
+    config: ConfigFile = VEZ_TOML,
+    device: Device = "auto",
+) -> None:
     """Draw every prompt of a study with every LoRA and without any."""
     from vez import study as stages
+    from vez.suite import PROFILES
 
+    if profile is not None and profile not in PROFILES:
+        raise typer.BadParameter(f"known are {', '.join(PROFILES)}", param_hint="--profile")
     loaded = load(config)
-    show(stages.draw_samples(loaded, stages.named(loaded, study), device=device))
+    only = None if arms is None else [arm.strip() for arm in arms.split(",") if arm.strip()]
+    show(stages.draw_samples(loaded, stages.named(loaded, study), device=device, profile=profile, only=only))
 
 
 @app.command()

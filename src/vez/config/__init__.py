@@ -26,7 +26,7 @@ from vez.config.data import (
     Waiver,
     WordCheckName,
 )
-from vez.config.study import Prompt, Sampling, Study, default_prompts
+from vez.config.study import Prompt, Sampling, Study
 from vez.config.table import Name, Table
 from vez.config.variant import Variant
 from vez.errors import ConfigError
@@ -50,7 +50,6 @@ __all__ = [
     "Variant",
     "Waiver",
     "WordCheckName",
-    "default_prompts",
     "load",
 ]
 

@@ -81,6 +81,8 @@ class Project(Table):
     """The class noun: what stands beside the trigger ("folk costume")."""
     describes: Text
     """What CLIP is asked instead of the trigger ("traditional Serbian folk costume")."""
+    kind: Literal["garment", "character", "object", "style"] | None = None
+    """What kind of concept it is, for the wording of vez's prompts; absent: they are worded for an object."""
     public: bool = False
     """Pictures or LoRA are to be published: every picture then needs an author and a licence."""
 

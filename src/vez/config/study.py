@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vez.config.table import Name, Table, Text, check_placeholders
+from vez.config.table import PLACEHOLDERS, Name, Table, Text, check_placeholders
 from vez.config.variant import Variant
 from vez.config.vary import spread
 
@@ -18,8 +18,16 @@ class Sampling(Table):
     """Classifier-free guidance; 1 is none."""
     solver: Literal["dpm++2m", "ddim"] = "dpm++2m"
     """The solver; both are deterministic."""
+    profile: Literal["probe", "quick", "standard", "thorough", "confirm"] | None = None
+    """How much of the suite: 0, 12, 200, 400, 48 images an arm; absent: standard, of an own suite all of it."""
     seeds: int = Field(default=4, ge=1)
-    """Images per prompt and arm."""
+    """Images per arm of each prompt of your own."""
+    first_seed: int = Field(default=0, ge=0)
+    """Number of the first noise; a later one gives every prompt other noises."""
+    checkpoints: Literal["last", "all"] | tuple[int, ...] = "last"
+    """Which of a run's saved LoRAs are drawn: the last, all that save_every kept, or those of these steps."""
+    strengths: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    """Strengths at which each is drawn."""
     size: int | None = Field(default=None, ge=64, le=2048, multiple_of=8)
     """Side of the images in pixels; absent: the base's own."""
     batch: int = Field(default=16, ge=1)
@@ -27,55 +35,41 @@ class Sampling(Table):
     negative: str = ""
     """The negative prompt."""
 
+    @model_validator(mode="after")
+    def _sweep_is_one(self) -> Self:
+        if len(set(self.strengths)) != len(self.strengths) or not all(0 <= s <= 4 for s in self.strengths):
+            raise ValueError(f"strengths are different numbers from 0 to 4, not {list(self.strengths)}")
+        if isinstance(self.checkpoints, tuple):
+            steps = self.checkpoints
+            if not steps or len(set(steps)) != len(steps) or min(steps) < 1:
+                raise ValueError(f'checkpoints are "last", "all" or different steps from 1 on, not {list(steps)}')
+        return self
+
 
 class Prompt(Table):
     """One text to draw. Prompts of one group ask for one scene with the trigger, with its description, without both."""
 
     text: Text
-    """The prompt; {trigger}, {noun} and {describes} are filled in."""
-    role: Literal["trigger", "class", "none", "drift"] = "trigger"
-    """trigger: calls the concept by its trigger · class: by its description · none: scene alone · drift: unrelated."""
+    """The prompt; {trigger}, {noun}, {describes} and {wrong} (a wrong trigger as long as yours) are filled in."""
+    role: Literal["trigger", "class", "wrong", "none", "drift"] = "trigger"
+    """How the concept is asked for: by its trigger · class: its description · wrong: another made-up word · none: not
+    at all, the scene alone · drift: not at all, something unrelated."""
+    set: Literal["A", "B", "C", "D", "E", "F", "G", "user"] | None = None
+    """The set of the suite it stands in (docs/evaluate.md); absent: user, and in a suite of one's own by its role."""
     context: str = ""
     """What the prompt asks for besides the concept ("in the snow")."""
     group: str = ""
     """The trigger test it belongs to; absent: one of its own."""
+    seeds: int | None = Field(default=None, ge=1)
+    """Images per arm; absent: sampling.seeds."""
     id: Name | Literal[""] = ""
     """Its name in file names; absent: made of its place and role."""
 
     @model_validator(mode="after")
     def _known_placeholders(self) -> Self:
-        check_placeholders(self.text)
+        check_placeholders(self.text, known=(*PLACEHOLDERS, "wrong"))
+        check_placeholders(self.context)
         return self
-
-
-# Scenes after DreamBooth's prompt list (Ruiz et al. 2023, supplementary): what is asked for besides the concept. Eight,
-# since with fewer four LoRAs could never be told from the base: a sign-flip test's least p is 2/2^n (metrics.stats).
-_SCENES = (
-    "in the snow",
-    "on the beach",
-    "in a city street",
-    "in a wheat field",
-    "in a library",
-    "in front of a mountain",
-    "in a kitchen",
-    "at night",
-)
-_UNRELATED = ("a photo of a red car", "a photo of a cat", "a bowl of fruit on a table", "a portrait of a man")
-
-
-def default_prompts() -> tuple[Prompt, ...]:
-    """The prompts of a study that names none: eight scenes in three roles each, and four unrelated ones."""
-    prompts: list[Prompt] = []
-    for i, scene in enumerate(_SCENES, start=1):
-        words = {"context": scene, "group": f"scene{i}"}
-        prompts += [
-            Prompt(text=f"a photo of {{trigger}} {{noun}} {scene}", role="trigger", id=f"scene{i}-trigger", **words),
-            Prompt(text=f"a photo of {{describes}} {scene}", role="class", id=f"scene{i}-class", **words),
-            Prompt(text=f"a photo {scene}", role="none", id=f"scene{i}-none", **words),
-        ]
-    for i, text in enumerate(_UNRELATED, start=1):
-        prompts.append(Prompt(text=text, role="drift", context=text, group=f"drift{i}", id=f"drift{i}"))
-    return tuple(prompts)
 
 
 class Study(Table):
@@ -105,8 +99,10 @@ class Study(Table):
     """A search: settings and the values to try, as { rank = [4, 16], lr_unet = [5e-5, 1e-4] }, in every variant."""
     pick: int | None = Field(default=None, ge=1)
     """How many of the combinations of vary are tried, spread evenly; absent: all."""
-    prompts: tuple[Prompt, ...] = Field(default_factory=default_prompts, min_length=1)
-    """What is drawn to compare them; absent: vez's own list."""
+    suite: Literal["v1", "tiny", "own"] = "v1"
+    """What is drawn to compare them: vez's suite, the same in words that "tiny" knows, or own: prompts alone."""
+    prompts: tuple[Prompt, ...] = ()
+    """Prompts of your own; they are added to the suite, and are all of it where it is own."""
     sampling: Sampling = Sampling()
     """How it is drawn."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -153,6 +149,10 @@ class Study(Table):
             raise ValueError("repeats goes with epochs; leave it out")
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds must be different and not negative, not {list(self.seeds)}")
+        if self.suite == "own" and not self.prompts:
+            raise ValueError('the suite is "own", so it needs prompts; add some, or take the suite "v1"')
+        if self.suite != "own" and any(prompt.set not in (None, "user") for prompt in self.prompts):
+            raise ValueError('prompts that are added to a suite are of the set "user"; leave set out, or suite = "own"')
         ids = [prompt.id for prompt in self.prompts]
         twice = [id for id in ids if ids.count(id) > 1]
         if twice:

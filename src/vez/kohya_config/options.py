@@ -351,8 +351,8 @@ _OUT: Final = (
     Option("sample_every_n_epochs", "draws pictures every so many epochs",
            ("study.sample_every", "study.preview_every"), "whole", same=(0,), note="vez counts steps"),
     Option("sample_at_first", "draws pictures before it starts; vez always draws the base beside the LoRAs", idle=True),
-    Option("sample_prompts", "the prompts that are drawn; vez asks its own eight scenes with and without the trigger "
-           "word, or what [[study.NAME.prompts]] says"),
+    Option("sample_prompts", "the prompts that are drawn; vez draws its own suite, with and without the trigger "
+           "word, and what [[study.NAME.prompts]] adds"),
     Option("sample_sampler", "the sampler of these pictures; vez's is in [study.NAME.sampling]", idle=True),
 )  # fmt: skip
 
