@@ -115,6 +115,23 @@ def test_the_reference_study(tmp_path: Path, name: str) -> None:
     assert f"what is left of a batch: {kohyas} steps" in text
 
 
+def test_what_is_drawn_for_a_sample_is_carried() -> None:
+    values = {
+        "noise_offset": 0.1,
+        "noise_offset_random_strength": True,
+        "ip_noise_gamma": 0.05,
+        "ip_noise_gamma_random_strength": True,
+        "loss_type": "huber",
+        "huber_scale": 2.0,
+        "enable_wildcard": True,
+    }
+    found = carried(values)
+    made = Variant(dataset="v1", **found.tables["variant"])
+    assert made.noise_offset_random and made.input_perturbation_random and made.wildcards
+    assert (made.noise_offset, made.input_perturbation, made.huber_scale) == (0.1, 0.05, 2.0)
+    assert not {left.option for left in found.left} & values.keys()
+
+
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 

@@ -27,17 +27,18 @@ def variant(**values: Any) -> Variant:
     return Variant(dataset="tiny", **values)
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("huber_c", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("kind", ["constant", "exponential", "snr"])
-def test_huber_thresholds_are_kohyas(kind: str, huber_c: float) -> None:
+def test_huber_thresholds_are_kohyas(kind: str, huber_c: float, scale: float) -> None:
     t = TIMESTEPS.double().numpy()
     sigma = np.sqrt((1 - ALPHAS) / ALPHAS)
     expected = {
-        "constant": np.full(5, huber_c),
-        "exponential": np.exp(-(-np.log(huber_c) / 1000) * t),
+        "constant": np.full(5, huber_c * scale),
+        "exponential": np.exp(-(-np.log(huber_c) / 1000) * t) * scale,
         "snr": (1 - huber_c) / (1 + sigma) ** 2 + huber_c,
     }[kind]
-    found = huber_thresholds(schedule(), TIMESTEPS, variant(huber_c=huber_c, huber_schedule=kind))
+    found = huber_thresholds(schedule(), TIMESTEPS, variant(huber_c=huber_c, huber_schedule=kind, huber_scale=scale))
     np.testing.assert_allclose(found.numpy(), expected, rtol=2e-5)
 
 

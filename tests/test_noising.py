@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from vez.config import Variant
-from vez.noising import changed, with_coarser, with_offset
+from vez.noising import changed, changes_noise, with_coarser, with_offset
 from vez.tape import dice, noise
 
 PLAIN = torch.from_numpy(noise(5, (4, 12, 8))[1])
@@ -56,6 +56,30 @@ def test_perturbation_is_seen_and_not_predicted() -> None:
     assert torch.equal(predicted, PLAIN)
     more = dice(5, "perturbation").standard_normal((4, 12, 8), dtype=np.float32)
     np.testing.assert_allclose((mixed - PLAIN).numpy(), 0.1 * more, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["noise_offset", "input_perturbation"])
+def test_a_random_strength_is_each_samples_own_share_of_it(key: str) -> None:
+    """In [0, its strength), uniform, and of the same number that it multiplies without."""
+    shares = []
+    for seed in range(400):
+        whole = changed(variant(**{key: 0.5}), PLAIN, seed=seed)[1] - PLAIN
+        part = changed(variant(**{key: 0.5, f"{key}_random": True}), PLAIN, seed=seed)[1] - PLAIN
+        share = float((part * whole).sum() / whole.square().sum())
+        torch.testing.assert_close(part, share * whole, atol=1e-5, rtol=0)
+        shares.append(share)
+    found = np.sort(shares)
+    assert found[0] >= 0 and found[-1] < 1 + 1e-5
+    assert np.abs(found - (np.arange(400) + 0.5) / 400).max() < 0.08  # Kolmogorov-Smirnov, p = 0.01
+
+    again = changed(variant(**{key: 0.5, f"{key}_random": True}), PLAIN, seed=399)[1]
+    assert torch.equal(again, PLAIN + part), "the seed says it all"
+
+
+def test_a_random_strength_of_nothing_is_nothing() -> None:
+    nothing = variant(noise_offset_random=True, input_perturbation_random=True)
+    assert not changes_noise(nothing)
+    assert all(torch.equal(field, PLAIN) for field in changed(nothing, PLAIN, seed=5))
 
 
 def test_each_draws_by_itself() -> None:

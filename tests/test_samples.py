@@ -17,23 +17,27 @@ from vez.config import Variant
 from vez.dataset import Dataset
 from vez.denoise import Words
 from vez.errors import ConfigError, StoreError
-from vez.events import Event, Step
+from vez.events import Event, Step, Validated
 from vez.interop import load_kohya
-from vez.samples import Samples, masks_of, mirrored_of, reworded
+from vez.rewording import first_wording, reworded
+from vez.samples import Samples, masks_of, mirrored_of
 from vez.tape import record
 from vez.train import train
 
 PLAIN = {"dataset": "tiny", "batch": 2, "rank": 4, "lr_unet": 1e-3, "lr_text": 5e-4}
 RICH = {
     "noise_offset": 0.1,
+    "noise_offset_random": True,
     "multires_noise": 4,
     "input_perturbation": 0.1,
+    "input_perturbation_random": True,
     "loss": "huber",
     "debiased": True,
     "masked": True,
     "shuffle_caption": True,
     "keep_tokens": 1,
     "tag_dropout": 0.2,
+    "wildcards": True,
     "flip": True,
 }
 ONE = [
@@ -43,14 +47,18 @@ ONE = [
     {"loss": "smooth_l1", "huber_schedule": "constant"},
     {"masked": True},
     {"shuffle_caption": True},
+    {"wildcards": True},
+    {"noise_offset": 0.1, "noise_offset_random": True},
     {"flip": True, "masked": True},
 ]
 
 
 @pytest.fixture(scope="module")
 def masked_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Rows of which the first has no mask, and the others a white corner."""
+    """Rows of which the first has no mask, and the others a white corner; captions with alternatives and lines."""
     dataset = make_dataset(tmp_path_factory.mktemp("masked") / "dataset")
+    rows = [replace(row, caption=f"{row.caption}, {{snow|rain|a {{green| red}} sun}}\na doll") for row in dataset.rows]
+    dataset = replace(dataset, rows=tuple(rows))
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[:28, :40] = 255
     return with_masks(dataset, [None, *[mask] * (len(dataset.rows) - 1)])
@@ -274,3 +282,14 @@ def test_class_pictures_have_a_tape_of_their_own() -> None:
     one, other = record(5, seed=0, steps=20, batch=4), record(5, seed=0, steps=20, batch=4, beside=True)
     assert not set(one.noise_seed.ravel().tolist()) & set(other.noise_seed.ravel().tolist())
     assert not np.array_equal(one.image, other.image) and not np.array_equal(one.timestep, other.timestep)
+
+
+def test_validation_is_of_one_wording(random_base: Base, masked_dataset: Dataset, tmp_path: Path) -> None:
+    """The first of all alternatives, whatever the samples were trained with."""
+    variants = {"v": variant(wildcards=True)}
+    found = run(random_base, masked_dataset, tmp_path / "a", variants=variants, validate_every=3, steps=1)
+    rows = [replace(row, caption=first_wording(row.caption)) for row in masked_dataset.rows]
+    plain = replace(masked_dataset, rows=tuple(rows))
+    again = run(random_base, plain, tmp_path / "b", variants={"v": variant()}, validate_every=3, steps=1)
+    first, second = ([e for e in events if isinstance(e, Validated) and e.step == 0] for events in (found, again))
+    assert len(first) == 2 and first == second

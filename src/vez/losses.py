@@ -38,12 +38,13 @@ def _of(error: Tensor, schedule: Schedule, timesteps: Tensor, variant: Variant) 
 def huber_thresholds(schedule: Schedule, timesteps: Tensor, variant: Variant) -> Tensor:
     """c of each sample (B,): constant, falling exponentially to huber_c, or by the noise, (1 - c)/(1 + σ)² + c.
 
+    ``huber_scale`` multiplies the first two, as in kohya.
     Scheduled Huber: Khrapov et al. 2024, "Improving Diffusion Models's Data-Corruption Resistance"; σ² = 1/SNR.
     """
     if variant.huber_schedule == "constant":
-        return torch.full(timesteps.shape, variant.huber_c, device=timesteps.device)
+        return torch.full(timesteps.shape, variant.huber_c * variant.huber_scale, device=timesteps.device)
     if variant.huber_schedule == "exponential":
-        return torch.exp(math.log(variant.huber_c) * timesteps / len(schedule))
+        return torch.exp(math.log(variant.huber_c) * timesteps / len(schedule)) * variant.huber_scale
     sigma = snr_of(schedule, timesteps).rsqrt()
     return (1 - variant.huber_c) / (1 + sigma).square() + variant.huber_c
 

@@ -21,16 +21,23 @@ def changed(variant: Variant, noise: Tensor, *, seed: int) -> tuple[Tensor, Tens
     """(what is to be predicted, what the latents are mixed with), each (C, h, w) fp32, of one sample's ``noise``.
 
     In kohya's order: the offset, then the coarser grids, then the perturbation, which only the U-Net sees (Ning et al.
-    2023, "Input Perturbation Reduces Exposure Bias in Diffusion Models", alg. 1).
+    2023, "Input Perturbation Reduces Exposure Bias in Diffusion Models", alg. 1). A random strength is the sample's
+    own, where kohya draws one for its batch.
     """
     if variant.noise_offset:
-        noise = with_offset(noise, variant.noise_offset, seed=seed)
+        strength = variant.noise_offset
+        if variant.noise_offset_random:
+            strength *= dice(seed, "offset-strength").random()
+        noise = with_offset(noise, strength, seed=seed)
     if variant.multires_noise:
         noise = with_coarser(noise, variant.multires_noise, discount=variant.multires_discount, seed=seed)
     if not variant.input_perturbation:
         return noise, noise
     more = torch.from_numpy(dice(seed, "perturbation").standard_normal(tuple(noise.shape), dtype=np.float32))
-    return noise, noise + variant.input_perturbation * more
+    gamma = variant.input_perturbation
+    if variant.input_perturbation_random:
+        gamma *= dice(seed, "perturbation-strength").random()
+    return noise, noise + gamma * more
 
 
 def with_offset(noise: Tensor, strength: float, *, seed: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vez.base import Base, cached_moments
 from vez.config import Variant
-from vez.dataset import Dataset
+from vez.dataset import Dataset, Row
 from vez.denoise import FixedNoise, variant_losses
 from vez.dropout import Dropout
 from vez.events import Event, EventLog, Note, Step
@@ -21,6 +21,7 @@ from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.losses import sample_weights
 from vez.preserve import Preserved
+from vez.rewording import first_wording
 from vez.samples import Samples, samples_of
 from vez.soundness import broken_tensor, finite
 
@@ -112,11 +113,19 @@ def prepare(
         preserved,
         steps,
         {
-            "held_out": [FixedNoise.of(base, row, known[row.sha256]) for row in held_out],
-            "train": [FixedNoise.of(base, row, known[row.sha256]) for row in seen],
+            "held_out": [_fixed(base, row, known, variants) for row in held_out],
+            "train": [_fixed(base, row, known, variants) for row in seen],
         },
         {},
     )
+
+
+def _fixed(base: Base, row: Row, known: Mapping[str, Tensor], variants: Sequence[Variant]) -> FixedNoise:
+    """A picture as it is validated: where a variant draws its words, with the first ones for all."""
+    moments = known[row.sha256]
+    if any(variant.wildcards for variant in variants):
+        row = replace(row, caption=first_wording(row.caption))
+    return FixedNoise.of(base, row, moments)
 
 
 def step_of(work: Pass, step: int) -> Iterator[Event]:

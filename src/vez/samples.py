@@ -19,6 +19,7 @@ from vez.denoise import Batch, Words, sizes_of
 from vez.errors import StoreError
 from vez.images.pixels import pixels_sha256
 from vez.noising import changed, changes_noise
+from vez.rewording import reworded, rewords
 from vez.tape import Tape, dice, noise, record
 
 FLIPPED = 0.5  # chance that a sample is mirrored
@@ -53,26 +54,6 @@ def mirrored_of(base: Base, dataset: Dataset, *, cache: Path | None) -> list[Ten
         sha256 = pixels_sha256(Image.fromarray(pixels))
         moments.append(cached_moments(base, pixels, sha256=sha256, cache=cache))
     return moments
-
-
-def rewords(variant: Variant) -> bool:
-    """Whether a variant's captions are worded anew for every sample."""
-    return variant.shuffle_caption or variant.tag_dropout > 0
-
-
-def reworded(caption: str, variant: Variant, *, seed: int) -> str:
-    """The caption as one sample is trained with it: its parts between commas in another order, some left out.
-
-    Each part's fate is drawn for itself, so the same ones are left out with and without another order.
-    """
-    if not rewords(variant):
-        return caption
-    parts = [part.strip() for part in caption.split(",")]
-    first, rest = parts[: variant.keep_tokens], parts[variant.keep_tokens :]
-    random = dice(seed, "wording")
-    stays = random.random(len(rest)) >= variant.tag_dropout
-    order = random.permutation(len(rest))
-    return ", ".join([*first, *(rest[i] for i in (order if variant.shuffle_caption else range(len(rest))) if stays[i])])
 
 
 def encoder(base: Base) -> Callable[[str], Conditioning]:

@@ -7,7 +7,7 @@ variants, and a run that is cut and resumed reads on where it stopped.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +67,18 @@ def noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(seed)).standard_normal((2, *shape), dtype=np.float32)
 
 
-Draw = Literal["offset", "grids", "perturbation", "wording", "flip", "preserve"]
-# append only: places are keys
-_DRAWS: tuple[Draw, ...] = ("offset", "grids", "perturbation", "wording", "flip", "preserve")
+Draw = Literal[
+    "offset",
+    "grids",
+    "perturbation",
+    "wording",
+    "flip",
+    "preserve",
+    "offset-strength",
+    "perturbation-strength",
+    "wildcards",
+]
+_DRAWS: tuple[Draw, ...] = get_args(Draw)  # append only: places are keys
 
 
 def dice(seed: int, draw: Draw) -> np.random.Generator:

@@ -73,3 +73,10 @@ def test_every_caption_is_used_or_spoken_of(captions: dict[str, bytes], wanted: 
     texts, findings = hand.texts(captions, wanted)
     assert len(texts) + len(findings) == len(captions) and set(texts) <= set(wanted) & set(captions)
     assert all(text and text == " ".join(text.split()) for text in texts.values())
+
+
+def test_lines_are_joined_or_kept_to_be_drawn_from() -> None:
+    captions = {"a": b"a  {red|green} hat\r\n\n a doll\r"}
+    assert hand.texts(captions, ["a"])[0] == {"a": "a {red|green} hat a doll"}
+    assert hand.texts(captions, ["a"], lines="draw")[0] == {"a": "a {red|green} hat\na doll"}
+    assert hand.texts({"a": b"\n \n"}, ["a"], lines="draw")[1][0].check == "caption-missing"

@@ -546,3 +546,11 @@ def test_what_is_exported_comes_back(tiny_dataset: Dataset, said_of: list[str], 
             assert not said(again).keys() - {"nested folder", "link"}
     finally:
         shutil.rmtree(root)
+
+
+def test_lines_to_draw_from_stay_apart(tmp_path: Path) -> None:
+    config = SUBSET.replace("[[datasets]]", "[[datasets]]\nenable_wildcard = true") + 'caption_extension = ".txt"'
+    tree(tmp_path / "s", {"p/a.png": "*", "p/a.txt": "a {red|green} hat\r\n\n  a doll \n", "c.toml": config})
+    imported = import_dataset(tmp_path / "s" / "c.toml", tmp_path / "into", name="x")
+    assert 'caption_lines = "draw"' in imported.tables
+    assert (tmp_path / "into" / "captions" / "x" / "a.txt").read_text() == "a {red|green} hat\na doll\n"

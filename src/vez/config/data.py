@@ -198,6 +198,8 @@ class Dataset(Table):
     """concept: shows what is to be learned · class: regularisation pictures of the class noun, without the trigger."""
     captions: Path | None = None
     """Folder of hand captions: <stem>.txt for a picture <stem>.jpg, <stem>.upper.txt for its upper crop."""
+    caption_lines: Literal["join", "draw"] = "join"
+    """Lines of a hand caption: join: one text · draw: variants with wildcards draw one for each sample."""
     held_out: int = Field(default=0, ge=0)
     """Pictures kept from training, for validation and for the similarity score."""
     resolution: int = Field(default=512, ge=64, le=2048, multiple_of=8)

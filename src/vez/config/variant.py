@@ -65,6 +65,8 @@ class Variant(Table):
     """Where huber and smooth_l1 go over from square to size (kohya: huber_c)."""
     huber_schedule: Literal["constant", "exponential", "snr"] = "snr"
     """How that place goes from 1 at little noise down to huber_c at much; constant: huber_c always."""
+    huber_scale: float = Field(default=1.0, gt=0)
+    """Times that place, where the schedule is constant or exponential (kohya: huber_scale)."""
     masked: bool = False
     """Count the error only where the dataset's masks are white (kohya: masked_loss)."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
@@ -75,6 +77,8 @@ class Variant(Table):
     """Parts at a caption's beginning that stay there and are never left out; 1 keeps a trigger (kohya: keep_tokens)."""
     tag_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of the other parts that are left out, anew for every sample (kohya: caption_tag_dropout_rate)."""
+    wildcards: bool = False
+    """Draw for every sample one of a caption's lines, and of {a|b|c} one (kohya: enable_wildcard)."""
     flip: bool = False
     """Mirror half of the samples, drawn at random, with their masks (kohya: flip_aug)."""
     prior: Name | None = None
@@ -85,12 +89,16 @@ class Variant(Table):
     """What it counts that captions without the trigger give what the base gives; 0: nothing, and no time; about 1."""
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Adds this times one random number to all of a channel's noise: darker darks, lighter lights; about 0.05."""
+    noise_offset_random: bool = False
+    """Draw each sample's offset between 0 and noise_offset (kohya: noise_offset_random_strength)."""
     multires_noise: int = Field(default=0, ge=0, le=16)
     """Coarser grids of noise added, at most; 0 adds none (kohya: multires_noise_iterations)."""
     multires_discount: float = Field(default=0.3, gt=0, le=1)
     """How much of each grid the next coarser one is (kohya: multires_noise_discount)."""
     input_perturbation: float = Field(default=0.0, ge=0, le=1)
     """Adds this times more noise to what the U-Net sees, not to what it is to predict; about 0.1 (ip_noise_gamma)."""
+    input_perturbation_random: bool = False
+    """Draw each sample's perturbation between 0 and that (kohya: ip_noise_gamma_random_strength)."""
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:

@@ -91,7 +91,8 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         for finding in filter(lambda finding: finding.is_open, soft):
             yield Note(f"{visible(finding.file)}: {finding.value}: {finding.why}")
         kept = _kept(looked, dropped, findings, recipe, records, captions)
-        texts, remarks = hand.texts(captions, [one.stem for one in kept], left_out=_unasked(kept, recipe, sources))
+        stems, unasked = [one.stem for one in kept], _unasked(kept, recipe, sources)
+        texts, remarks = hand.texts(captions, stems, left_out=unasked, lines=recipe.caption_lines)
         spoken = {one.made.sha256: made.path / one.made.file for one in kept if one.stem not in texts}
         yield Stage("caption", len(spoken), f"{len(kept) - len(spoken)} written by hand")
         machine = yield from say(

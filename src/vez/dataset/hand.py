@@ -7,7 +7,7 @@ touch what a person wrote.
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from vez.errors import DataError
 from vez.images.findings import Finding
@@ -43,9 +43,15 @@ def read(folder: Path | None) -> dict[str, bytes]:
 
 
 def texts(
-    captions: Mapping[str, bytes], wanted_stems: Iterable[str], *, left_out: Collection[str] = ()
+    captions: Mapping[str, bytes],
+    wanted_stems: Iterable[str],
+    *,
+    left_out: Collection[str] = (),
+    lines: Literal["join", "draw"] = "join",
 ) -> tuple[dict[str, str], list[Finding]]:
-    """Stem → caption in one line, for the training pictures of these stems; and findings about the others.
+    """Stem → caption, for the training pictures of these stems; and findings about the others.
+
+    A caption is one line, or where ``lines`` are to be drawn from as many as are filled.
 
     A caption that is empty or not UTF-8 is an error, and the machine's stands; one that no picture is called by is a
     warning, unless its stem is one of ``left_out``.
@@ -56,7 +62,7 @@ def texts(
     for stem in wanted:
         if stem not in captions:
             continue
-        text = _decoded(captions[stem])
+        text = _decoded(captions[stem], lines)
         if text is None:
             why, fix = "it cannot be read, so the captioner's words stand in its place", "save it as UTF-8"
             found.append(Finding(f"{stem}.txt", "caption-encoding", "not UTF-8", "", why, fix, level="error"))
@@ -74,10 +80,13 @@ def texts(
     return read, found
 
 
-def _decoded(data: bytes) -> str | None:
-    """The caption in one line; None for what is no UTF-8, or has the zero bytes of UTF-16."""
+def _decoded(data: bytes, lines: Literal["join", "draw"]) -> str | None:
+    """The caption without needless white space; None for what is no UTF-8, or has the zero bytes of UTF-16."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
-    return None if "\0" in text else " ".join(text.split())
+    if "\0" in text:
+        return None
+    parts = [text] if lines == "join" else text.replace("\r", "\n").split("\n")
+    return "\n".join(filled for part in parts if (filled := " ".join(part.split())))

@@ -176,7 +176,7 @@ def _heaps(source: Path, layout: Layout, extension: str | None, remarks: Remarks
     else:
         if not source.is_dir():
             raise DataError(f"there is no folder {source}")
-        reading = Reading(extension or ".txt", strict=extension is not None, first_line=False)
+        reading = Reading(extension or ".txt", strict=extension is not None, lines="join")
         paths = sidecars.pictures(source, remarks, root=source, as_kohya=False)
         heaps = [_Heap("concept", tuple(sidecars.captioned(paths, reading, remarks, root=source)))]
     heaps = [heap for heap in heaps if heap.found]
@@ -335,6 +335,8 @@ def _table_of(part: Part, heap: _Heap, layout: str) -> str:
     if part.captions:
         lines.append(f'captions = "captions/{part.name}"')
     settings = dict(heap.settings)
+    if any("\n" in found.caption for found in heap.found):
+        settings["caption_lines"] = '"draw"'
     if any(found.mask for found in heap.found):
         settings["masks"] = f'"masks/{part.name}"'
     return "\n".join([*lines, *(f"{key} = {value}" for key, value in settings.items())]) + "\n"

@@ -180,8 +180,12 @@ def _from_tables(layers: Sequence[Mapping[str, Any]], path: Path, extension: str
     folder = _found(path, subset["image_dir"])
     masks = subset.get("conditioning_data_dir")
     read_as = extension or dotted(said("caption_extension", str, DEFAULT_EXTENSION))
+    wildcards = said("enable_wildcard", bool, False)
+    if wildcards:
+        remarks.add("wildcards", shown(folder, path.parent))
     reading = Reading(
         extension=read_as,
+        lines="draw" if wildcards else "first",
         strict=extension is not None,
         words=said("class_tokens", str, None),
         before=said("caption_prefix", str, ""),
@@ -191,8 +195,6 @@ def _from_tables(layers: Sequence[Mapping[str, Any]], path: Path, extension: str
     named = number_and_words(folder.name)
     if named and "_" in folder.name and (named[0] != repeats or reading.words is None):
         remarks.add("folder name", shown(folder, path.parent))
-    if said("enable_wildcard", bool, False):
-        remarks.add("wildcards", shown(folder, path.parent))
     return Subset(
         folder,
         repeats,

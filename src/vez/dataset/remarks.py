@@ -40,8 +40,8 @@ REMARKS: Final[Mapping[str, str]] = {
     "regularisation": "kohya reads it only as --reg_data_dir; taken for class pictures",
     "settings": "these are of training, not of a dataset, and were not taken over",
     "repeats": "kohya shows these more often than others; vez shows every picture equally often",
-    "wildcards": "with enable_wildcard kohya draws a line, and one of {a|b}, anew each time; vez takes the first line "
-    "as it stands",
+    "wildcards": "with enable_wildcard kohya draws a line, and one of {a|b}, anew each time; so do variants with "
+    "wildcards = true",
     "resolution": "vez.toml cannot say this; set resolution by hand",
     "mask": "a mask that is no .png was not taken",
     "no row": "a picture without a row in the metadata; left out",

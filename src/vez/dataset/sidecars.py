@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from vez.dataset.remarks import Remarks
 from vez.errors import DataError
@@ -45,8 +45,8 @@ class Reading:
     """Take no other extension: the person asked for this one."""
     words: str | None = None
     """Class tokens: the caption of a picture without one."""
-    first_line: bool = True
-    """Of several lines the first (as kohya) instead of all of them joined."""
+    lines: Literal["first", "join", "draw"] = "first"
+    """Of several lines the first (as kohya), all of them joined, or all of them, to be drawn from."""
     before: str = ""
     after: str = ""
     """Put before and after every caption, with a space between."""
@@ -117,7 +117,7 @@ def holds_pictures(folder: Path) -> bool:
 
 
 def _caption(path: Path, reading: Reading, remarks: Remarks, *, root: Path) -> str:
-    """The caption in one line, remarked on; empty where there is none to be taken."""
+    """The caption, remarked on; empty where there is none to be taken."""
     name = shown(path, root)
     own = path.with_name(path.stem + reading.extension)
     others = [path.with_name(path.stem + extension) for extension in CAPTIONS if extension != reading.extension]
@@ -155,11 +155,11 @@ def _text(file: Path, name: str, reading: Reading, remarks: Remarks) -> str:
         text = text.removeprefix(_BOM)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n").split("\n")  # Python's universal newlines
     filled = [line.strip() for line in lines if line.strip()]
-    if len(filled) > 1:
-        remarks.add("first line" if reading.first_line else "joined lines", name)
+    if len(filled) > 1 and reading.lines != "draw":
+        remarks.add("first line" if reading.lines == "first" else "joined lines", name)
     # the first line of the file is taken even where it is blank: so does kohya
     first = (text.replace("\r", "\n").split("\n") or [""])[0].strip()
-    caption = first if reading.first_line else " ".join(filled)
+    caption = first if reading.lines == "first" else ("\n" if reading.lines == "draw" else " ").join(filled)
     if not caption:
         remarks.add("empty caption", name)
     return caption
