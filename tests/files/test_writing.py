@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from loras import CONV, PROJ_IN, TO_K, TO_Q, header_size, same, small, zeros
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from vez.errors import LoraFileError
 from vez.files.reading import read
@@ -99,6 +99,20 @@ def test_kohyas_hashes_are_over_this_file(tmp_path: Path) -> None:
     assert metadata["sshs_model_hash"] == hashlib.sha256(data[header_size(tmp_path / "x.safetensors") :]).hexdigest()
     write(tmp_path / "y.safetensors", lora, layout="diffusers", dtype=torch.float16)
     assert not [key for key in read(tmp_path / "y.safetensors").metadata if key.startswith("sshs_")]
+
+
+def test_kohyas_hashes_by_its_own_recipe(tmp_path: Path) -> None:
+    """As kohya computes them (train_util.precalculate_safetensors_hashes): over what safetensors' own writer makes of
+    the tensors with their ss_ metadata alone, which a reader of the file has before it."""
+    empty, generator = zeros("sd1", 1, 1.0), torch.Generator().manual_seed(0)
+    drawn = {p: w._replace(up=torch.randn(w.up.shape, generator=generator)) for p, w in empty.modules.items()}
+    one = replace(empty, modules=drawn, metadata={"ss_network_dim": "1", "modelspec.title": "x"})
+    write(tmp_path / "x.safetensors", one, layout="kohya", dtype=torch.float16)
+    data = save(load_file(tmp_path / "x.safetensors"), {"ss_network_dim": "1"})
+    metadata = read(tmp_path / "x.safetensors").metadata
+    assert len(data) > 0x110000, "long enough for the second to have what to read"
+    assert metadata["sshs_model_hash"] == hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    assert metadata["sshs_legacy_hash"] == hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
 
 
 def test_an_alpha_that_half_precision_cannot_hold_is_not_rounded(tmp_path: Path) -> None:
