@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from full_size import empty
+from full_size import empty, write_random
 from ldm_files import KINDS, Kind, Small, ldm_tensors, make_small, write_single
 from small_words import make_tokenizer
 from vez import base as bases
@@ -263,13 +263,8 @@ def test_the_published_sizes_are_told_by_names_and_shapes_alone(kind: Kind) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_checkpoint_trains(kind: Kind, tokenizer: Path, tmp_path: Path) -> None:
     """Shape-true random numbers in half precision, from one file (2 to 7 GB): load, one step, its LoRA's modules."""
-    numbers = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).half() * 0.02
-    tensors = {}
-    for name, value in ldm_tensors(empty(kind)).items():
-        size = value.numel()
-        tensors[name] = numbers.repeat(size // len(numbers) + 1)[:size].reshape(value.shape).clone()
-    save_file(tensors, tmp_path / "m.safetensors", metadata={"modelspec.prediction_type": "epsilon"})
-    del tensors
+    said = {"modelspec.prediction_type": "epsilon"}
+    write_random(tmp_path / "m.safetensors", ldm_tensors(empty(kind)), metadata=said)
     base = bases.load(str(tmp_path / "m.safetensors"), tokenizer=str(tokenizer), dtype=torch.bfloat16)
     (tmp_path / "m.safetensors").unlink()  # gigabytes, which pytest would keep
     assert base.family is FAMILIES[kind]
