@@ -14,12 +14,14 @@ from vez import base as bases
 from vez import interop
 from vez.base import Base
 from vez.config import Project, Prompt, Sampling
+from vez.draw import wrong_trigger
 from vez.errors import ConfigError, LoraFileError
 from vez.events import Done, Event, Sampled, Stage
 from vez.interop import LoraWeights
 from vez.sample import read_rows, sample
 from vez.solver import moves, noise, noise_seed
 from vez.store import open_artifact
+from vez.sweep import Arm
 
 ROOT = Path(__file__).parents[1]
 PROJECT = Project(base="tiny", trigger="zorbcoat", noun="coat", describes="a striped coat")
@@ -243,3 +245,125 @@ def test_a_lora_that_makes_no_numbers_is_named(base: Base, lora: Path, tmp_path:
 def test_rows_are_whole_lines_of_json(drawn: tuple[Path, list[Event]]) -> None:
     text = (drawn[0] / "samples.jsonl").read_text(encoding="utf-8")
     assert text.endswith("\n") and all(json.loads(line) for line in text.splitlines())
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def drawn_again(events: list[Event]) -> set[str]:
+    """The arms of which something was drawn and not found."""
+    return {event.arm for event in events if isinstance(event, Sampled) and event.seconds > 0}
+
+
+def test_a_new_arm_is_drawn_and_the_others_are_taken_over(
+    drawn: tuple[Path, list[Event]], base: Base, lora: Path, tmp_path: Path
+) -> None:
+    into = tmp_path / "samples"
+    list(_sample(base, {"base": None, "v1": lora}, into))
+    before = _bytes(into)
+    arms: dict[str, Arm | Path | None] = {"base": None, "v1": lora, "v1@x0.5": Arm(lora, 0.5)}
+    events = list(sample(base, arms, PROMPTS, sampling=SAMPLING, into=into, project=PROJECT))
+    assert drawn_again(events) == {"v1@x0.5"}
+    after = _bytes(into)
+    assert {name: after[name] for name in before if name.endswith(".png")} == {
+        name: data for name, data in before.items() if name.endswith(".png")
+    }
+    fewer = list(_sample(base, {"v1": lora}, into))
+    assert drawn_again(fewer) == set() and not (into / "base").exists()
+
+
+def test_the_base_is_drawn_once_for_all_studies(base: Base, lora: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    one, other, third = tmp_path / "one", tmp_path / "other", tmp_path / "third"
+    how = {"sampling": SAMPLING, "project": PROJECT, "cache": cache}
+    list(sample(base, {"base": None, "v1": lora}, PROMPTS, into=one, **how))  # type: ignore[arg-type]
+    assert len(list(cache.rglob("*.png"))) == 6, "of the base alone"
+    events = list(sample(base, {"plain": None, "v2": lora}, PROMPTS, into=other, **how))  # type: ignore[arg-type]
+    assert drawn_again(events) == {"v2"}
+    assert (one / "base/cat-0.png").read_bytes() == (other / "plain/cat-0.png").read_bytes()
+    how["sampling"] = SAMPLING.model_copy(update={"cfg": 3.0})
+    assert drawn_again(list(sample(base, {"base": None}, PROMPTS, into=third, **how))) == {"base"}  # type: ignore[arg-type]
+    for kept in cache.rglob("*.png"):
+        kept.write_bytes(kept.read_bytes()[:100])  # torn by a full disk
+    how["sampling"] = SAMPLING
+    again = list(sample(base, {"base": None}, PROMPTS, into=tmp_path / "fourth", **how))  # type: ignore[arg-type]
+    assert drawn_again(again) == {"base"}
+
+
+def test_strength_scales_what_the_lora_does(base: Base, lora: Path, tmp_path: Path) -> None:
+    arms: dict[str, Arm | Path | None] = {f"s{i}": Arm(lora, i / 4) for i in (0, 1, 2, 4)} | {"base": None}
+    into = tmp_path / "samples"
+    list(sample(base, arms, PROMPTS[2:], sampling=SAMPLING, into=into))
+    plain = _pixels(into / "base/cat-0.png")
+    apart = {arm: np.abs(_pixels(into / arm / "cat-0.png") - plain).mean() for arm in arms}
+    assert apart["s0"] == 0 and 0 < apart["s1"] < apart["s2"]
+    records = open_artifact(into).config["arms"]
+    assert records["base"] is None and records["s1"]["strength"] == 0.25
+    with Image.open(into / "s1/cat-0.png") as image:
+        assert image.info["parameters"].startswith("a cat <lora:s1:0.25>\n")
+
+
+def test_a_checkpoint_is_called_as_its_file(base: Base, lora: Path, tmp_path: Path) -> None:
+    arm = Arm(lora, 0.5, variant="v1", run="v1-0", seed=0, step=400, last=False)
+    list(sample(base, {"v1@400x0.5": arm}, PROMPTS[2:], sampling=SAMPLING, into=tmp_path / "s"))
+    with Image.open(tmp_path / "s/v1@400x0.5/cat-0.png") as image:
+        assert "<lora:v1-000400:0.5>" in image.info["parameters"]
+        assert 'Lora hashes: "v1-000400: ' in image.info["parameters"]
+    assert open_artifact(tmp_path / "s").config["arms"]["v1@400x0.5"]["step"] == 400
+
+
+def test_strength_0_is_checked_and_recorded(drawn: tuple[Path, list[Event]]) -> None:
+    assert json.loads((drawn[0] / "controls.json").read_bytes()) == {"strength_0": {"v1": 0}}
+
+
+def test_a_base_that_is_not_put_back_is_found(
+    base: Base, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge whose undo does nothing: the control, not a reader of the report, says so."""
+    weights = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    words = {name: tensor.clone() for name, tensor in base.text_encoder.state_dict().items()}
+    merge = interop.merge
+
+    def forgetful(*args: object, **how: object) -> Callable[[], None]:
+        merge(*args, **how)  # type: ignore[arg-type]
+        return lambda: None
+
+    monkeypatch.setattr(interop, "merge", forgetful)
+    try:
+        with pytest.raises(LoraFileError, match=r"at strength 0 .* still moves pictures by \d+ of 255"):
+            list(_sample(base, {"v1": lora}, tmp_path / "samples"))
+    finally:
+        base.unet.load_state_dict(weights)
+        base.text_encoder.load_state_dict(words)
+    assert not (tmp_path / "samples").exists()
+
+
+def test_prompts_with_noises_of_their_own(base: Base, tmp_path: Path) -> None:
+    prompts = (PROMPTS[2], PROMPTS[0].model_copy(update={"seeds": 3}))
+    how = SAMPLING.model_copy(update={"first_seed": 100})
+    list(sample(base, {"base": None}, prompts, sampling=how, into=tmp_path / "s", project=PROJECT))
+    found = {(row["prompt"], row["seed"], row["noise_seed"]) for row in read_rows(tmp_path / "s")}
+    assert found == {("cat", i, noise_seed(i)) for i in (100, 101)} | {
+        ("snow-trigger", i, noise_seed(i)) for i in (100, 101, 102)
+    }
+
+
+def test_a_wrong_trigger_stands_where_the_right_one_would(base: Base, tmp_path: Path) -> None:
+    prompts = (Prompt(text="a photo of {wrong} {noun}", role="wrong", set="D", id="D01-wrong"),)
+    list(sample(base, {"base": None}, prompts, sampling=SAMPLING, into=tmp_path / "s", project=PROJECT))
+    word = wrong_trigger(base, PROJECT.trigger)
+    row = read_rows(tmp_path / "s")[0]
+    assert (row["text"], row["set"], row["role"]) == (f"a photo of {word} coat", "D", "wrong")
+    assert open_artifact(tmp_path / "s").config["wrong"] == word
+
+
+@pytest.mark.parametrize("trigger", ["zorbcoat", "nosnjaoutfit", "sks", "the old red coat", "zola"])
+def test_a_wrong_trigger_has_as_many_tokens_and_none_of_them(trigger: str) -> None:
+    tiny = bases.load("tiny")
+    right, wrong = (
+        tiny.tokenizer(text, add_special_tokens=False).input_ids for text in (trigger, wrong_trigger(tiny, trigger))
+    )
+    assert len(right) == len(wrong) and not set(right) & set(wrong)
+    assert wrong_trigger(tiny, trigger) == wrong_trigger(tiny, trigger)

@@ -16,8 +16,9 @@ from vez import config, rates, study
 from vez.config import Config
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, DataError, StoreError
-from vez.events import Done, Event, Sampled, Step
+from vez.events import Done, Event, Note, Sampled, Step
 from vez.interop import load_kohya
+from vez.sample import read_rows
 from vez.store import open_artifact
 
 TOML = """
@@ -178,6 +179,63 @@ def test_samples_come_from_every_arm_and_the_report_shows_them(project: Config) 
     page = done.artifact_path.read_text(encoding="utf-8")
     assert "zolka" in page
     assert study.verdict(project, "small")
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_sweep_draws_strengths_and_only_the_arms_that_are_named(project: Config) -> None:
+    text = TOML.replace("[study.small.sampling]", "[study.small.sampling]\nstrengths = [0.5, 1.0]")
+    (project.root / "swept.toml").write_text(text, encoding="utf-8")
+    swept = config.load(project.root / "swept.toml")
+    assert study.plan(swept, "small").images == (1 + 3 * 2) * 2
+    events = list(study.draw_samples(swept, "small", device="cpu", only=["low@x0.5", "one"]))
+    assert {event.arm for event in events if isinstance(event, Sampled)} == {"low@x0.5", "one", "base"}
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("6 images to compare them (2 for each of 3 arms)" in text for text in notes)
+    with pytest.raises(ConfigError, match=r"no arm 'lo'; known are low@x0\.5, low, high@x0\.5"):
+        list(study.draw_samples(swept, "small", device="cpu", only=["lo"]))
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_confirmation_lies_beside_the_samples(project: Config) -> None:
+    text = (
+        TOML
+        + """
+[[study.small.prompts]]
+id = "hidden"
+set = "G"
+text = "a girl in {trigger} on a hill"
+context = "on a hill"
+"""
+    )
+    (project.root / "hidden.toml").write_text(text, encoding="utf-8")
+    hidden = config.load(project.root / "hidden.toml")
+    list(study.draw_samples(hidden, "small", device="cpu", profile="confirm", only=["low"]))
+    rows = read_rows(study.folder_of(project, "small") / "confirm")
+    assert {(row["arm"], row["prompt"], row["seed"]) for row in rows} == {
+        (arm, "hidden", seed) for arm in ("low", "base") for seed in range(100, 104)
+    }
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_study_without_pictures_says_so(project: Config) -> None:
+    text = TOML.replace("[study.small.sampling]", '[study.small.sampling]\nprofile = "probe"')
+    (project.root / "probe.toml").write_text(text, encoding="utf-8")
+    probe = config.load(project.root / "probe.toml")
+    assert "no pictures to compare them" in study.plan(probe, "small").text()
+    events = list(study.draw_samples(probe, "small", device="cpu"))
+    assert [type(event) for event in events] == [Note]
+
+
+@pytest.mark.usefixtures("trained")
+def test_seconds_per_image_are_kept_for_the_next_plan(project: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "FEWEST", 1)
+    text = TOML.replace("[study.small.sampling]", "[study.small.sampling]\ncfg = 3.5")
+    (project.root / "timed.toml").write_text(text.replace("batch = 4\n", "batch = 3\n", 1), encoding="utf-8")
+    timed = config.load(project.root / "timed.toml")
+    assert "time unknown until the first are drawn" in study.plan(timed, "small", device="cpu").text()
+    list(study.draw_samples(timed, "small", device="cpu"))
+    assert study.plan(timed, "small", device="cpu").drawn.seconds is not None
+    assert "for each of 4 arms), about" in study.plan(timed, "small", device="cpu").text()
 
 
 @pytest.mark.usefixtures("trained")

@@ -9,6 +9,9 @@ from vez.errors import StoreError
 from vez.report.arms import arms_of, efforts_of
 from vez.report.evidence import SampleRow, gather, inside, read_rows, setting
 from vez.report.verdict import Effort
+from vez.report.view import suite_note
+from vez.store import making
+from vez.sweep import Arm
 
 
 @pytest.fixture
@@ -104,3 +107,40 @@ def test_a_summary_that_is_none_is_refused(own: Path, text: str) -> None:
 def test_a_setting_is_found_wherever_it_lies() -> None:
     config = {"variant": {"rank": 8, "alpha": None}, "steps": 10, "deep": {"deeper": {"noun": "dog"}}}
     assert [setting(config, name) for name in ("rank", "steps", "noun", "alpha", "none")] == [8, 10, "dog", None, None]
+
+
+def test_the_suite_and_the_control_are_said(tmp_path: Path) -> None:
+    about = {"suite": "v1", "sha256": "ab" * 32, "kind": "garment", "profile": "standard"}
+    with making(tmp_path / "s" / "samples", kind="samples", parents={}, config={"suite": about}, version=2) as made:
+        (made.path / "samples.jsonl").write_bytes(b"")
+        (made.path / "controls.json").write_text('{"strength_0": {"v1": 0, "v2": 1}}')
+    told = suite_note(gather(tmp_path / "s"))
+    assert (
+        "vez's suite v1, worded for a concept of the kind garment (SHA-256 abababababababab), profile standard" in told
+    )
+    assert "apart by at most 1 of 255" in told
+    (tmp_path / "s" / "samples" / "controls.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"controls\.json"):
+        suite_note(gather(tmp_path / "s"))
+
+
+def test_an_arm_of_an_earlier_step_knows_its_run_and_what_it_cost(tmp_path: Path) -> None:
+    run = tmp_path / "s" / "runs" / "v1-0"
+    with making(run, kind="run", parents={}, config={"name": "v1", "steps": 40, "rank": 8}, version=1) as made:
+        (made.path / "events.jsonl").write_bytes(b"")
+    arms = {
+        "v1@10x0.5": Arm(None, 0.5, "v1", "v1-0", 0, 10, last=False).record("00"),
+        "v1": Arm(None, 1.0, "v1", "v1-0", 0, 40, last=True).record("01"),
+        "base": None,
+    }
+    config = {"suite": {"suite": "own", "sha256": None}, "arms": arms}
+    rows = [{"arm": arm, "prompt": "p", "text": "t", "seed": 0, "file": f"{arm}/p-0.png"} for arm in arms]
+    with making(tmp_path / "s" / "samples", kind="samples", parents={}, config=config, version=2) as made:
+        (made.path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = arms_of(gather(tmp_path / "s"))
+    assert [(arm.name, arm.run and arm.run.name, arm.step, arm.strength) for arm in found] == [
+        ("v1@10x0.5", "v1-0", 10, 0.5),
+        ("v1", "v1-0", None, 1.0),
+        ("base", None, None, 1.0),
+    ]
+    assert {name: cost.steps for name, cost in efforts_of(found).items()} == {"v1@10x0.5": 10, "v1": 40}

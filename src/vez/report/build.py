@@ -132,7 +132,7 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "lints": dataset_section.lint_parts(evidence.lints),
         "origins": view.origins(evidence),
         "album": album,
-        "picture_note": _picture_note(album),
+        "picture_note": f"{_picture_note(album)} {view.suite_note(evidence)}".rstrip(),
         "commands": _commands(evidence.study),
     }
 

@@ -38,6 +38,7 @@ class SampleRow(Row):
     prompt: str
     group: str = ""
     role: str = ""
+    set: str = ""
     text: str
     seed: int
     file: str

@@ -1,9 +1,11 @@
 """The parts of the page that are pictures and provenance: grid, trigger test, data, and where everything came from."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
+from vez.errors import StoreError
 from vez.images import provenance
 from vez.images.provenance import Provenance
 from vez.report.arms import Arm
@@ -16,10 +18,11 @@ GRID_EDGE, STRIP_EDGE, THUMB_EDGE = 320, 208, 208
 ROLE_NAMES = {
     "trigger": "with the trigger word",
     "class": "described in words",
+    "wrong": "with a wrong trigger word",
     "none": "without either",
     "drift": "unrelated",
 }
-TEST_ROLES = ("trigger", "class", "none")
+TEST_ROLES = ("trigger", "class", "wrong", "none")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class TriggerTest:
-    """One scene asked for in up to three ways; `columns` are (name of the role, text)."""
+    """One scene asked for in up to four ways; `columns` are (name of the role, text)."""
 
     group: str
     columns: tuple[tuple[str, str], ...]
@@ -107,13 +110,12 @@ def seed_grids(evidence: Evidence, arms: Sequence[Arm]) -> tuple[SeedGrid, ...]:
     rows = [row for row in evidence.drawn if row.prompt not in in_tests]
     by_place = {(row.arm, row.prompt, row.seed): row for row in rows}
     prompts = {row.prompt: row for row in reversed(rows)}
-    order = dict.fromkeys(row.prompt for row in rows)
-    return tuple(
-        SeedGrid(
-            seed, tuple(_grid_line(prompts[prompt], seed, arms, by_place, evidence.samples.path) for prompt in order)
-        )
-        for seed in _seeds(rows)
-    )
+    grids = []
+    for seed in _seeds(rows):
+        drawn = dict.fromkeys(row.prompt for row in rows if row.seed == seed)  # not every prompt has as many
+        lines = [_grid_line(prompts[prompt], seed, arms, by_place, evidence.samples.path) for prompt in drawn]
+        grids.append(SeedGrid(seed, tuple(lines)))
+    return tuple(grids)
 
 
 def trigger_tests(evidence: Evidence, arms: Sequence[Arm]) -> tuple[TriggerTest, ...]:
@@ -135,6 +137,33 @@ def origins(evidence: Evidence) -> tuple[Origin, ...]:
     found += [run.artifact for run in evidence.runs if run.artifact]
     found += [artifact for artifact in (evidence.samples, evidence.scores and evidence.scores.artifact) if artifact]
     return tuple(_origin(artifact) for artifact in found)
+
+
+def suite_note(evidence: Evidence) -> str:
+    """What was asked for and what was checked while it was drawn, in sentences; "" where no samples say so.
+
+    Raises StoreError for controls that cannot be read.
+    """
+    samples = evidence.samples
+    about = {} if samples is None else samples.config.get("suite") or {}
+    if samples is None or not about:
+        return ""
+    told = "The prompts are the study's own."
+    if about["sha256"]:
+        told = (
+            f"The prompts are vez's suite {about['suite']}, worded for a concept of the kind {about['kind']} (SHA-256 "
+        )
+        told += f"{about['sha256'][:16]}), profile {about['profile']}."
+    file = samples.path / "controls.json"
+    try:
+        levels = json.loads(file.read_bytes())["strength_0"].values() if file.is_file() else []
+        if levels:
+            told += (
+                f" At strength 0 every LoRA drew what no LoRA draws, apart by at most {max(map(int, levels))} of 255."
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{file} does not say what was checked ({error}); delete it") from error
+    return told
 
 
 def words_of(evidence: Evidence) -> dict[str, str]:
