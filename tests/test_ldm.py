@@ -260,6 +260,7 @@ def test_the_published_sizes_are_told_by_names_and_shapes_alone(kind: Kind) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_checkpoint_trains(kind: Kind, tokenizer: Path, tmp_path: Path) -> None:
     """Shape-true random numbers in half precision, from one file (2 to 7 GB): load, one step, its LoRA's modules."""

@@ -299,6 +299,7 @@ for event in study.run(config.load(Path(sys.argv[1])), "small", device="cpu"):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("after", [("Step", 3), ("Sampled", 3), ("Stage", 1)])
 def test_killed_anywhere_and_run_again_the_study_is_the_same(
     tmp_path: Path, random_base_folder: Path, clip_like_the_base: str, after: tuple[str, int]

@@ -406,6 +406,7 @@ def test_a_full_disk_loses_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_at_twenty_random_moments(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
     """Wherever it is hit (starting, in a step, in a file), the run ends in the same bytes."""
     setting = variant(rank=64, ema=0.9, dropout=0.2, accumulate=2)
