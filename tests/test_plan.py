@@ -9,7 +9,8 @@ import pytest
 from vez import config
 from vez.config import Config
 from vez.errors import ConfigError, StoreError
-from vez.plan import Cost, Plan, check_disk, check_memory, cost_of, groups, named, plan, rate_key, span
+from vez.foresight import check_disk, check_memory
+from vez.plan import HEADER, Cost, Plan, cost_of, groups, named, plan, rate_key, span
 from vez.room import Sizes, sizes_of
 
 THESIS = """
@@ -70,8 +71,8 @@ def test_steps_hold_the_pictures_seen(thesis: Config) -> None:
 
 def test_a_measured_rate_gives_the_time(thesis: Config) -> None:
     rates = {
-        rate_key(thesis, "thesis", "v1", batch=1, variants=1, device="cuda"): 0.1,
-        rate_key(thesis, "thesis", "v2", batch=8, variants=3, device="cuda"): 1.0,
+        rate_key(thesis, "thesis", ["v1"], device="cuda"): 0.1,
+        rate_key(thesis, "thesis", ["v2", "v3", "v4"], device="cuda"): 1.0,
     }
     made = plan(thesis, "thesis", pictures={"v1": 30, "v2": 34}, cost=cost_of(None), rates=rates, device="cuda")
     assert made.seconds == pytest.approx(2 * (340 + 425))
@@ -142,10 +143,11 @@ def test_an_assumed_base_refuses_nothing(thesis: Config) -> None:
 def test_files_that_do_not_fit_onto_the_disk(thesis: Config, tmp_path: Path) -> None:
     _, made, _ = planned(thesis, save_every=100)
     needed = sum(made.disk_bytes.values())
-    rank32, rank64 = 36 * 2**20 + 100_000, 72 * 2**20 + 100_000
-    without_text = made.file_bytes["v4"] + 100_000
+    rank32, rank64 = 36 * 2**20 + HEADER, 72 * 2**20 + HEADER
+    without_text = made.file_bytes["v4"] + HEADER
     assert made.disk_bytes["LoRAs"] == 2 * (34 * rank32 + 5 * (rank32 + rank64 + without_text))
     assert made.disk_bytes["latents"] == (30 + 34) * 8 * 64 * 64 * 4
+    assert made.disk_bytes["datasets"] == (30 + 34) * 3 * 512**2
     check_disk(made, free=needed, there=0, folder=tmp_path)
     check_disk(made, free=needed / 2, there=needed / 2, folder=tmp_path)
     with pytest.raises(StoreError, match=r"writes up to .* GB to .*free some room.*LoRAs.*save_every"):
@@ -173,3 +175,76 @@ def test_a_folder_that_is_no_base(tmp_path: Path) -> None:
 )
 def test_span(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def changed(*, folder: Path, extra: str = "", **variants: str) -> Config:
+    """The thesis' file with other variants."""
+    text = THESIS[: THESIS.index("v1 = {")]
+    lines = "".join(f"{name} = {{ {of} }}\n" for name, of in variants.items())
+    (folder / "vez.toml").write_text(text.replace("[study.thesis]", extra + "[study.thesis]") + lines, encoding="utf-8")
+    return config.load(folder / "vez.toml")
+
+
+CLASS = '[dataset.people]\nimages = "people"\nrole = "class"\nresolution = 768\n'
+PICTURES = {"v1": 30, "v2": 34, "people": 200}
+
+
+def foreseen(config: Config, pictures: tuple[str, ...] = ("v1",), **rest: Any) -> Plan:
+    cost = Cost(replace(sizes_of(None), assumed=False))
+    counted = {name: PICTURES[name] for name in pictures}
+    return plan(config, "thesis", pictures=counted, cost=cost, **{"rates": {}, "device": "cpu", **rest})
+
+
+def test_class_pictures_and_what_is_preserved_are_in_the_plan(tmp_path: Path) -> None:
+    plain = 'dataset = "v1", batch = 2'
+    project = changed(
+        folder=tmp_path, extra=CLASS, a=plain, b=f'{plain}, prior = "people"', c=f"{plain}, preserve = 0.5"
+    )
+    assert [names for *_, names in groups(project.study["thesis"])] == [("a",), ("b",), ("c",)], "each its own time"
+    made = foreseen(project, ("v1", "people"))
+    a, b, c = made.passes
+    assert b.peak_bytes > 1.2 * a.peak_bytes == 1.2 * c.peak_bytes, "larger pictures; the same ones once more"
+    assert "pictures seen, and as many of people;" in made.text()
+    assert "pictures seen, held to the base without the trigger;" in made.text()
+    assert made.disk_bytes["latents"] == (30 * 512**2 + 200 * 768**2) / 64 * 8 * 4
+    keys = {rate_key(project, "thesis", [name], device="cpu") for name in "abc"}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("batch = 4", "batch = 2, accumulate = 2"),
+        ("batch = 2", "batch = 2, preserve = 1.0"),
+    ],
+)
+def test_a_rate_is_that_of_like_steps(one: str, other: str, tmp_path: Path) -> None:
+    project = changed(folder=tmp_path, a=f'dataset = "v1", {one}', b=f'dataset = "v1", {other}')
+    keys = [rate_key(project, "thesis", [name], device="cpu") for name in "ab"]
+    assert keys[0] != keys[1]
+    known = foreseen(project, rates={keys[0]: 1.0})
+    assert {name: p.seconds is not None for p in known.passes for name in p.variants} == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [("ema = 0.99", 1), ('optimizer = "prodigy", lr_unet = 1.0, lr_text = 1.0', 4), ('optimizer = "schedulefree"', 2)],
+)
+def test_averages_and_other_optimizers_are_counted(setting: str, more: int, tmp_path: Path) -> None:
+    """In fp32 numbers a parameter: in memory, and in what a run goes on from (AdamW: weights and two moments)."""
+    project = changed(folder=tmp_path, a='dataset = "v1"')
+    plain = foreseen(project)
+    other = foreseen(changed(folder=tmp_path, a=f'dataset = "v1", {setting}'))
+    numbers = 18_874_368
+    assert other.passes[0].peak_bytes - plain.passes[0].peak_bytes == pytest.approx(4 * more * numbers)
+    kept = 3 + 1 if "ema" in setting else 1 + more
+    assert other.disk_bytes["states"] / plain.disk_bytes["states"] == pytest.approx(kept / 3)
+
+
+def test_long_captions_need_more_memory_where_text_encoders_learn(thesis: Config, tmp_path: Path) -> None:
+    text = THESIS.replace("[project]", "[project]\ntokens = 225")
+    (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
+    long, short = foreseen(config.load(tmp_path / "vez.toml"), ("v1", "v2")), foreseen(thesis, ("v1", "v2"))
+    gained = [a.peak_bytes - b.peak_bytes for a, b in zip(long.passes, short.passes, strict=True)]
+    assert gained[0] == pytest.approx(1.37 * 4 * 2 * 12 * 77 * 24 * 768)
+    assert gained[1] == pytest.approx(24 * gained[0])

@@ -1,7 +1,9 @@
 """One picture, one step, one sample before a run: it finds what is broken, and leaves no trace in what comes after."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from small import fingerprint, make_dataset
 from vez.base import Base
 from vez.config import Sampling, Variant
 from vez.dataset import Dataset
-from vez.errors import TrainError
+from vez.errors import ConfigError, StoreError, TrainError
 from vez.events import Note, Saved, Step
 from vez.preflight import captions, free_memory, largest, preflight
+from vez.rewording import reworded
+from vez.tape import record
 from vez.train import train
 
 VARIANTS = {
@@ -98,11 +102,55 @@ def test_the_largest_picture_is_tried(tmp_path: Path) -> None:
     assert (largest(dataset).width, largest(dataset).height) == (128, 64)
 
 
-def test_few_pictures_have_few_captions(tmp_path: Path) -> None:
-    notes = list(captions(make_dataset(tmp_path / "d", pictures=3, held_out=2)))
+def test_few_pictures_have_few_captions(random_base: Base, tmp_path: Path) -> None:
+    notes = list(captions(random_base, make_dataset(tmp_path / "d", pictures=3, held_out=2), VARIANTS, seed=0))
     assert len(notes) == 1
     assert all(isinstance(note, Note) for note in notes)
 
 
 def test_the_machine_has_memory() -> None:
     assert free_memory(torch.device("cpu")) > 2**20
+
+
+def test_captions_are_shown_as_each_variant_will_see_them(random_base: Base, tmp_path: Path) -> None:
+    """Worded anew as at the row's first time in the run; and as far as the base reads."""
+    dataset = make_dataset(tmp_path / "d")
+    variants = VARIANTS | {"mixed": Variant(dataset="d", batch=2, rank=2, shuffle_caption=True, keep_tokens=1)}
+    notes = [note.text for note in captions(random_base, dataset, variants, seed=3)]
+    assert [" by mixed" in text for text in notes] == [False, True] * 3
+    tape = record(len(dataset.train), seed=3, steps=5, batch=2)
+    for i, text in zip((0, 2, 5), notes[1::2], strict=True):
+        first = int((tape.image.ravel() == i).argmax())
+        seed = int(tape.noise_seed.ravel()[first])
+        assert text.endswith(reworded(dataset.train[i].caption, variants["mixed"], seed=seed))
+    long = replace(dataset, rows=tuple(replace(row, caption="zolka " * 200) for row in dataset.rows))
+    told = next(captions(random_base, long, VARIANTS, seed=0)).text
+    assert "and is cut there" in told and "the base reads 75" in told
+
+
+def test_the_variants_own_optimizer_and_loss_are_tried(random_base: Base, tiny_dataset: Dataset) -> None:
+    def tried(**setting: Any) -> list[str]:
+        variants = {"v": Variant(dataset="d", batch=1, rank=2, **setting)}
+        events = preflight(random_base, tiny_dataset, variants, precision="fp32", sampling=SAMPLING)
+        return [event.text for event in events if isinstance(event, Note)]
+
+    with pytest.raises(TrainError, match=r"the optimizer torch\.optim\.SparseAdam cannot take a step"):
+        tried(optimizer="torch.optim.SparseAdam")
+    with pytest.raises(ConfigError, match="does not take these optimizer_args"):
+        tried(optimizer="torch.optim.LBFGS")
+    plain, other = (tried(**setting)[-1].partition(" (loss ")[2][:6] for setting in ({}, {"loss": "l1"}))
+    assert plain != other
+
+
+def test_class_pictures_and_what_is_preserved_are_tried(
+    random_base: Base, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    variants = {"v": Variant(dataset="d", batch=1, rank=2, prior="c", preserve=1.0)}
+    how: dict[str, Any] = {"precision": "fp32", "sampling": SAMPLING, "trigger": "zolka", "noun": "costume"}
+    prior = make_dataset(tmp_path / "c", pictures=2, held_out=0)
+    notes = [e.text for e in preflight(random_base, tiny_dataset, variants, prior=prior, **how) if isinstance(e, Note)]
+    assert "all is well" in notes[-1]
+    gone = replace(prior, rows=tuple(replace(row, mask="gone.png") for row in prior.rows))
+    masked = {"v": variants["v"].model_copy(update={"masked": True})}
+    with pytest.raises(StoreError, match=r"gone\.png"):
+        list(preflight(random_base, tiny_dataset, masked, prior=gone, **how))

@@ -129,6 +129,11 @@ class Foreign:
         self.load_weights()
 
 
+def check(name: str, args: Mapping[str, Any], *, weight_decay: float) -> None:
+    """Make the optimizer over a single number and forget it. Raises MissingExtra or ConfigError, as `Foreign` does."""
+    _make(name, [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-4}], args, weight_decay=weight_decay)
+
+
 def _make(
     name: str, groups: Sequence[dict[str, Any]], args: Mapping[str, Any], *, weight_decay: float
 ) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -101,12 +102,17 @@ def prepare(
     # learned by heart.
     count = min(len(dataset.train), len(held_out) or VALIDATED_ANYWAY) if validate else 0
     seen = [dataset.train[i * len(dataset.train) // count] for i in range(count)]
+    lora = attach(base, specs, seed=seed)
+    with ExitStack() as undo:  # an optimizer that cannot be made leaves the base as it was
+        undo.callback(lora.detach)
+        learner = Learner(lora, variants)
+        undo.pop_all()
     return Pass(
         base,
         dataset,
         runs,
-        lora := attach(base, specs, seed=seed),
-        Learner(lora, variants),
+        lora,
+        learner,
         Dropout(lora, variants),
         samples,
         beside,

@@ -3,23 +3,21 @@
 Loads no model. The memory is a prediction (`vez.room` has the formula); time is known from runs that were measured.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vez.config import Config, Study, Variant
-from vez.errors import ConfigError, StoreError
+from vez.errors import ConfigError
 from vez.family import Family, family_of
-from vez.room import FACTOR, FULL, Sizes, lora_parameters, memory, sizes_of
+from vez.room import FACTOR, FULL, KEPT_TEXT, SPREAD, TOKENS, Sizes, lora_parameters, memory, sizes_of
 from vez.suite import asked
 from vez.sweep import counted
 
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
-BUFFERS = 3  # a state to go on from holds weights and two moments, fp32
+_MOMENTS = {"adamw8bit": 0.5, "prodigy": 4.0}  # of which prodigy's also holds the first weights and a sum
 HEADER = 600_000  # bytes of names and metadata in a LoRA file, at most (SD 1.x: 0.12 million, SDXL: 0.46)
 GB = 1e9
-SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,21 @@ class Pass:
     steps: int
     seconds: float | None
     peak_bytes: float
+    prior: str | None = None
+    """The class pictures that every step sees as many of besides."""
+    preserves: bool = False
+    """Every step is also held to what the base says without the trigger."""
 
     @property
     def seen(self) -> int:
-        """Pictures shown to each variant."""
+        """Pictures of the concept shown to each variant."""
         return self.steps * self.batch
+
+    @property
+    def besides(self) -> str:
+        """What a step does besides learning the concept, for a person; "" where that is all."""
+        class_pictures = f", and as many of {self.prior}" if self.prior else ""
+        return class_pictures + (", held to the base without the trigger" if self.preserves else "")
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class Plan:
             side = f"{_count(len(one.variants), 'variant')} in one pass" if len(one.variants) > 1 else "1 variant"
             lines.append(
                 f"  pass {i}: dataset {one.dataset}, at most {one.pictures} pictures, batch {one.batch} → "
-                f"{one.steps} steps, {one.seen} pictures seen; {side}; {time}; "
+                f"{one.steps} steps, {one.seen} pictures seen{one.besides}; {side}; {time}; "
                 f"about {one.peak_bytes / GB:.1f} GB of memory"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
@@ -164,18 +172,19 @@ def plan(
 ) -> Plan:
     """The plan of ``config.study[name]``.
 
-    ``pictures``: training pictures per dataset. ``rates``: measured seconds per step by `rate_key`. ``device``: its
-    kind; "", one not known, is taken to be a CPU. Pure.
+    ``pictures``: training pictures per dataset, class pictures included. ``rates``: measured seconds per step by
+    `rate_key`. ``device``: its kind; "", one not known, is taken to be a CPU. Pure.
     """
     study = config.study[name]
     passes = []
     for dataset, batch, names in groups(study):
-        steps = study.steps_of(study.variant[names[0]], pictures[dataset])
-        rate = rates.get(rate_key(config, name, dataset, batch=batch, variants=len(names), device=device))
-        peak = peak_bytes(study, names, cost=cost, side=config.dataset[dataset].resolution, device=device)
-        passes.append(
-            Pass(dataset, pictures[dataset], batch, names, steps, None if rate is None else rate * steps, peak)
-        )
+        first = study.variant[names[0]]
+        steps = study.steps_of(first, pictures[dataset])
+        rate = rates.get(rate_key(config, name, names, device=device))
+        peak = peak_bytes(config, study, names, cost=cost, device=device)
+        time = None if rate is None else rate * steps
+        kept = bool(first.preserve)
+        passes.append(Pass(dataset, pictures[dataset], batch, names, steps, time, peak, first.prior, kept))
     drawn = drawings(config, name, passes, rates=rates, device=device)
     lengths = (f"{study.steps} steps each", f"{study.images_seen} pictures seen each", f"{study.epochs} epochs each")
     given = (study.steps, study.images_seen, study.epochs)
@@ -188,7 +197,7 @@ def plan(
         assumed=cost.assumed,
         base=config.project.base if cost.assumed else f"{config.project.base}: {cost.family.title}",
         length=next(text for text, value in zip(lengths, given, strict=True) if value is not None),
-        disk_bytes=_disk_bytes(config, study, passes, images=drawn.images, cost=cost),
+        disk_bytes=_disk_bytes(config, study, passes, pictures=pictures, images=drawn.images, cost=cost),
     )
 
 
@@ -214,22 +223,59 @@ def image_rate_key(config: Config, study: str, *, device: str) -> str:
     return f"sample {config.project.base} {device} {one.precision} {size}px {how.steps} steps{guided} x {how.batch}"
 
 
-def peak_bytes(study: Study, names: tuple[str, ...], *, cost: Cost, side: int, device: str) -> float:
-    """The predicted peak of training these variants side by side, by `vez.room`'s formula."""
+def peak_bytes(config: Config, study: Study, names: Sequence[str], *, cost: Cost, device: str) -> float:
+    """The predicted peak of training these variants side by side, by `vez.room`'s formula; and what they keep besides.
+
+    Class pictures and what is preserved are computed after the concept's part of a step and need no more than it, but
+    class pictures may be larger.
+    """
     variants = [study.variant[name] for name in names]
-    return memory(
+    recipes = {variants[0].dataset, variants[0].prior or variants[0].dataset}
+    plain = memory(
         cost.sizes,
-        side=side,
+        side=max(config.dataset[name].resolution for name in recipes),
         batch=variants[0].batch,
         ranks=[variant.rank for variant in variants],
         number_bytes=FULL if study.precision == "fp32" else HALF,
         on_cpu=device in ("", "cpu"),
         unet=any(variant.lr_unet > 0 for variant in variants),
         text=any(variant.lr_text > 0 for variant in variants),
-    ).peak
+    )
+    return plain.peak + _kept_besides(variants, cost) + _long_captions(config, study, variants, cost)
 
 
-def _disk_bytes(config: Config, study: Study, passes: list[Pass], *, images: int, cost: Cost) -> dict[str, float]:
+def _kept_besides(variants: Sequence[Variant], cost: Cost) -> float:
+    """Bytes of averages and of other optimizers' states; AdamW's moments are there whatever the optimizer.
+
+    A row of the flat buffers is as wide as the largest variant; another optimizer works on copies where it is not.
+    """
+    widest = max(cost.parameters(variant) for variant in variants)
+    numbers = float(widest * len(variants)) if any(variant.ema for variant in variants) else 0.0
+    for variant in variants:
+        if variant.optimizer != "adamw":
+            own = cost.parameters(variant)
+            numbers += own * (moments(variant) + (2 if own < widest else 0))
+    return FULL * numbers
+
+
+def _long_captions(config: Config, study: Study, variants: Sequence[Variant], cost: Cost) -> float:
+    """Bytes that text encoders in training keep of the second and third pieces of long captions."""
+    pieces = config.project.tokens // (TOKENS - 2)
+    if not any(variant.lr_text > 0 for variant in variants):
+        return 0.0
+    kept = sum(int(t["num_hidden_layers"]) * TOKENS * KEPT_TEXT * int(t["hidden_size"]) for t in cost.sizes.texts)
+    number = FULL if study.precision == "fp32" else HALF
+    return SPREAD * number * variants[0].batch * len(variants) * (pieces - 1) * kept
+
+
+def moments(variant: Variant) -> float:
+    """fp32 numbers that a variant's optimizer remembers for each parameter; of an unknown one, as many as Adam."""
+    return _MOMENTS.get(variant.optimizer, 2.0)
+
+
+def _disk_bytes(
+    config: Config, study: Study, passes: list[Pass], *, pictures: Mapping[str, int], images: int, cost: Cost
+) -> dict[str, float]:
     """What the study writes at most: pictures counted as if they could not be compressed."""
     loras = 0.0
     for one in passes:
@@ -238,105 +284,59 @@ def _disk_bytes(config: Config, study: Study, passes: list[Pass], *, images: int
         for name in one.variants:
             loras += (cost.file_bytes(study.variant[name]) + HEADER) * files * len(study.seeds)
     # A state is written beside the one before it, which goes afterwards.
-    states = [sum(cost.parameters(study.variant[name]) for name in one.variants) * FULL * BUFFERS for one in passes]
+    states = [sum(_state_bytes(study.variant[name], cost) for name in one.variants) for one in passes]
     side = study.sampling.size or int(cost.sizes.unet.get("sample_size") or 64) * FACTOR
-    seen = {one.dataset: one.pictures for one in passes}
-    latents = sum(n * 2 * 4 * FULL * (config.dataset[name].resolution // FACTOR) ** 2 for name, n in seen.items())
-    return {"LoRAs": loras, "states": 2 * float(max(states)), "images": 3.0 * images * side**2, "latents": latents}
-
-
-def check_memory(config: Config, made: Plan, *, cost: Cost, free: float, device: str) -> None:
-    """Raise ConfigError, naming the next setting to try, where a pass would need more than the ``free`` bytes.
-
-    A base whose sizes are only assumed refuses nothing.
-    """
-    study = config.study[made.study]
-    for one in sorted(made.passes, key=lambda one: -one.peak_bytes):  # what helps the largest mostly helps all
-        if SURELY * one.peak_bytes <= free or made.assumed:
-            continue
-        side = config.dataset[one.dataset].resolution
-        raise ConfigError(
-            f"training {', '.join(one.variants)} needs about {one.peak_bytes / GB:.1f} GB of memory, and "
-            f"{free / GB:.1f} GB are free; {_way_out(study, one, cost=cost, side=side, free=free, device=device)}"
-        )
-
-
-def _way_out(study: Study, one: Pass, *, cost: Cost, side: int, free: float, device: str) -> str:
-    """The settings to change, one after the other until it fits: first what leaves the results as they are."""
-    tried: list[str] = []
-    names, precision = one.variants, study.precision
-    variants = dict(study.variant)
-
-    def fits() -> bool:
-        now = study.model_copy(update={"variant": variants, "precision": precision})
-        return SURELY * peak_bytes(now, names, cost=cost, side=side, device=device) <= free
-
-    if len(names) > 1:
-        most = next((n for n in range(len(names) - 1, 0, -1) if _fits_in(study, one, n, cost, side, free, device)), 1)
-        names = max((names[i : i + most] for i in range(0, len(names), most)), key=lambda n: _ranks(study, n))
-        tried.append(f"side_by_side = {most}")
-    if not fits() and precision == "fp32":
-        precision = "bf16"
-        tried.append('precision = "bf16"')
-    batch = before = study.variant[names[0]].batch
-    while not fits() and batch > 1:
-        batch = max(1, batch // 2)
-        variants = {name: variant.model_copy(update={"batch": batch}) for name, variant in study.variant.items()}
-    if batch < before:
-        accumulate = math.ceil(before * study.variant[names[0]].accumulate / batch)
-        tried.append(f"batch = {batch} and accumulate = {accumulate}")
-    if not fits():
-        return "no setting makes it fit: take smaller pictures (resolution), or a machine with more memory"
-    return f"set {' and '.join(tried)}"
-
-
-def _ranks(study: Study, names: tuple[str, ...]) -> int:
-    return len(names) * max(study.variant[name].rank for name in names)
-
-
-def _fits_in(study: Study, one: Pass, most: int, cost: Cost, side: int, free: float, device: str) -> bool:
-    chunks = [one.variants[i : i + most] for i in range(0, len(one.variants), most)]
-    return all(SURELY * peak_bytes(study, names, cost=cost, side=side, device=device) <= free for names in chunks)
-
-
-def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
-    """Raise StoreError where the planned files do not fit; ``there``: bytes of them that lie in ``folder`` already."""
-    needed = sum(made.disk_bytes.values())
-    if needed - there <= free:
-        return
-    largest = max(made.disk_bytes, key=lambda name: made.disk_bytes[name])
-    ways = {
-        "LoRAs": "a larger save_every keeps fewer of them",
-        "states": "a smaller rank makes them smaller",
-        "images": "a smaller sampling.profile, fewer checkpoints or strengths draw fewer of them",
-        "latents": "fewer pictures or a smaller resolution make fewer of them",
+    latents = datasets = 0.0
+    for name, count in pictures.items():
+        area = config.dataset[name].resolution ** 2
+        turned = 2 if any(v.flip for v in study.variant.values() if name in (v.dataset, v.prior)) else 1
+        latents += count * turned * 2 * 4 * FULL * area / FACTOR**2
+        datasets += (count + config.dataset[name].held_out * len(config.dataset[name].crops)) * 3 * area
+    return {
+        "LoRAs": loras,
+        "states": 2 * float(max(states)),
+        "images": 3.0 * images * side**2,
+        "latents": latents,
+        "datasets": datasets,
     }
-    raise StoreError(
-        f"the study writes up to {needed / GB:.2f} GB to {folder}, and {free / GB:.2f} GB are free there; free some "
-        f"room. Most of it is for {largest} ({made.disk_bytes[largest] / GB:.2f} GB): {ways[largest]}"
-    )
+
+
+def _state_bytes(variant: Variant, cost: Cost) -> float:
+    """What a run goes on from: its weights, what its optimizer remembers, their average; fp32."""
+    return cost.parameters(variant) * FULL * (1 + moments(variant) + (1 if variant.ema else 0))
 
 
 def groups(study: Study) -> list[tuple[str, int, tuple[str, ...]]]:
     """(dataset, pictures per step, variants) of each pass.
 
     Variants that share dataset, batch, accumulate and prior share every step of the tape, and train side by side, at
-    most ``side_by_side`` of them.
+    most ``side_by_side`` of them. Those that preserve nothing are apart: a step of the others takes twice their time.
     """
-    found: dict[tuple[str, int, int, str | None], list[str]] = {}
-    for name, variant in study.variant.items():
-        found.setdefault((variant.dataset, variant.batch, variant.accumulate, variant.prior), []).append(name)
+    found: dict[tuple[str, int, int, str | None, bool], list[str]] = {}
+    for name, v in study.variant.items():
+        found.setdefault((v.dataset, v.batch, v.accumulate, v.prior, v.preserve > 0), []).append(name)
     return [
         (dataset, batch * accumulate, tuple(names[i : i + (study.side_by_side or len(names))]))
-        for (dataset, batch, accumulate, _), names in found.items()
+        for (dataset, batch, accumulate, *_), names in found.items()
         for i in range(0, len(names), study.side_by_side or len(names))
     ]
 
 
-def rate_key(config: Config, study: str, dataset: str, *, batch: int, variants: int, device: str) -> str:
-    """Under which name a measured rate is kept: all that the time of a step mostly depends on."""
-    how = f"{device} {config.study[study].precision}"
-    return f"{config.project.base} {how} {config.dataset[dataset].resolution}px batch {batch} x {variants}"
+def rate_key(config: Config, study: str, variants: Sequence[str], *, device: str) -> str:
+    """Under which name a measured rate is kept: all that the time of a step of these variants mostly depends on."""
+    one = config.study[study]
+    several = [one.variant[name] for name in variants]
+    first, tokens = several[0], config.project.tokens
+    batch = f"{first.batch}" if first.accumulate == 1 else f"{first.batch}*{first.accumulate}"
+    besides = [
+        *(["text"] if any(variant.trains_text for variant in several) else []),
+        *(["convolutions"] if any(variant.adapts_resnets for variant in several) else []),
+        *([f"{tokens} tokens"] if tokens > 75 else []),
+        *([f"prior {config.dataset[first.prior].resolution}px"] if first.prior else []),
+        *(["preserve"] if any(variant.preserve for variant in several) else []),
+    ]
+    how = f"{device} {one.precision} {config.dataset[first.dataset].resolution}px batch {batch} x {len(several)}"
+    return " + ".join([f"{config.project.base} {how}", *besides])
 
 
 def named(config: Config, name: str | None) -> str:

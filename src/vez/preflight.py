@@ -6,26 +6,28 @@ after it is, bit for bit, the run without it.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
 
-from vez.base import Base, computing_in, decode_latents, encode_images, encode_text, plain_attention
-from vez.config import Sampling, Variant
+from vez.base import Base, computing, decode_latents, encode_text
+from vez.config import Checkpointing, Sampling, Variant
 from vez.dataset import Dataset, Row
-from vez.denoise import Batch, Words, sizes_of, variant_losses
 from vez.errors import TrainError
-from vez.events import Event, Note
+from vez.events import Event, EventLog, Note
 from vez.images.wording import visible
-from vez.lora import LoraSpec, attach
-from vez.optim import AdamW, Rates
+from vez.learner import rates_of
+from vez.passes import Pass, Run, gradients, prepare
+from vez.rewording import reworded, rewords
 from vez.solver import denoise, moves
 from vez.solver import noise as start
-from vez.tape import noise
-from vez.train import PLAIN_ATTENTION_PIXELS
+from vez.tape import record
 
 SHOWN = 3  # captions told to the person
 SAMPLE_STEPS = 2  # of the solver
@@ -38,17 +40,24 @@ def preflight(
     variants: Mapping[str, Variant],
     *,
     precision: Literal["fp32", "bf16"],
+    checkpointing: Checkpointing = "none",
     sampling: Sampling,
+    seed: int = 0,
+    prior: Dataset | None = None,
+    trigger: str = "",
+    noun: str = "",
 ) -> Iterator[Event]:
-    """Try what a pass of these variants will do, once, with its own batch and the dataset's largest picture.
+    """Try what a pass of these variants will do, once, with its own batch and the largest pictures.
 
     Yields what captions are trained on, and how it went. Raises TrainError for a base whose values are not finite and
     for too little memory on a GPU; otherwise what the run itself would raise, in seconds.
     """
     began = perf_counter()
-    yield from captions(dataset)
+    yield from captions(base, dataset, variants, seed=seed)
     try:
-        loss, broken = one_step(base, dataset, variants, precision=precision)
+        words = {"trigger": trigger, "noun": noun}
+        how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing}
+        loss, broken = one_step(base, dataset, variants, prior=prior, **how, **words)
         one_sample(base, dataset.train[0].caption, sampling=sampling, bf16=precision == "bf16")
     except torch.OutOfMemoryError as error:
         raise TrainError(
@@ -62,63 +71,87 @@ def preflight(
     yield Note(f"tried one picture, one step (loss {loss:.4f}) and one sample{well}, in {took:.0f} s")
 
 
-def captions(dataset: Dataset) -> Iterator[Note]:
-    """The captions that are trained on, three of them: the first, the middle and the last row's."""
+def captions(base: Base, dataset: Dataset, variants: Mapping[str, Variant], *, seed: int) -> Iterator[Note]:
+    """Three captions as they are trained on: the first, the middle and the last row's.
+
+    A variant that words them anew is shown with its own wording, that of the row's first time in a run of this
+    ``seed``; and of what is too long for the base, what it reads.
+    """
     rows = dataset.train
-    picked = dict.fromkeys(rows[i * (len(rows) - 1) // (SHOWN - 1)] for i in range(SHOWN)) if rows else {}
-    for row in picked:
-        yield Note(f"{visible(row.file)} is trained with: {visible(row.caption)}")
+    picked = dict.fromkeys(i * (len(rows) - 1) // (SHOWN - 1) for i in range(SHOWN)) if rows else {}
+    plain = [name for name, variant in variants.items() if not rewords(variant)]
+    seeds = record(len(rows), seed=seed, steps=len(rows), batch=1) if rows else None
+    for i in picked:
+        file, caption = visible(rows[i].file), rows[i].caption
+        if plain:
+            yield Note(f"{file} is trained with: {_as_read(base, caption)}")
+        for name, variant in variants.items():
+            if name not in plain and seeds is not None:
+                first = int((seeds.image[:, 0] == i).argmax())
+                worded = reworded(caption, variant, seed=int(seeds.noise_seed[first, 0]))
+                yield Note(f"{file} is trained by {name}, the first time, with: {_as_read(base, worded)}")
+
+
+def _as_read(base: Base, caption: str) -> str:
+    """The caption, or what the base reads of it where that is less."""
+    longest = 75 * base.chunks
+    ids = base.tokenizer(caption, verbose=False).input_ids[1:-1]
+    if len(ids) <= longest:
+        return visible(caption) or "no words"
+    told = visible(base.tokenizer.decode(ids[:longest]))
+    return f"{told} … and is cut there: {len(ids)} tokens, and the base reads {longest} (project.tokens)"
 
 
 def one_step(
-    base: Base, dataset: Dataset, variants: Mapping[str, Variant], *, precision: Literal["fp32", "bf16"]
+    base: Base,
+    dataset: Dataset,
+    variants: Mapping[str, Variant],
+    *,
+    precision: Literal["fp32", "bf16"],
+    checkpointing: Checkpointing = "none",
+    prior: Dataset | None = None,
+    trigger: str = "",
+    noun: str = "",
 ) -> tuple[float, list[str]]:
-    """Encode a picture and make one optimizer step on LoRAs that are thrown away.
+    """Encode a picture and make one step of a pass, by the run's own code, on LoRAs that are thrown away.
 
-    Returns the variants' mean loss, and those whose gradient is not finite: such a variant will stop, the others go on.
-    Raises TrainError for latents or a loss that are not finite.
+    Returns the variants' mean loss, and those whose gradient or update is not finite: such a variant will stop, the
+    others go on. Raises TrainError for latents or a loss that are not finite.
     """
-    row = largest(dataset)
-    batch = next(iter(variants.values())).batch
-    moments = encode_images(base, dataset.pixels(row)[None])[0]  # (8, h, w)
-    if not bool(moments.isfinite().all()):
-        raise TrainError(f"the VAE of {base.name} makes numbers of {row.file} that are not finite; take another VAE")
-    mean = moments.chunk(2)[0]
-    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants.values()]
-    plain = precision == "bf16" and base.device.type == "cpu" and dataset.resolution <= PLAIN_ATTENTION_PIXELS
-    with computing_in(base, DTYPES[precision]), plain_attention(base) if plain else nullcontext():
-        words = Words.of(base, [row.caption], frozen=not any(spec.text for spec in specs))
-        field = torch.from_numpy(noise(0, tuple(mean.shape))[1]).to(base.device)
-        made = words.batch(
-            torch.zeros(batch * len(specs), dtype=torch.int64),
-            mean.repeat(batch, 1, 1, 1),
-            field.repeat(batch, 1, 1, 1),
-            torch.full((batch,), len(base.schedule) // 2),
-            sizes=sizes_of(base, [row] * batch),
+    one = replace(dataset, rows=(largest(dataset),))
+    beside = None if prior is None else replace(prior, rows=(largest(prior),))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="vez-")))
+        log = stack.enter_context(EventLog(folder / "events.jsonl"))
+        # its gradients are added up over several batches: one is enough to try
+        alone = {name: variant.model_copy(update={"accumulate": 1}) for name, variant in variants.items()}
+        runs = [Run(name, variant, folder, log, {}) for name, variant in alone.items()]
+        stack.enter_context(computing(base, DTYPES[precision], pixels=dataset.resolution, checkpointing=checkpointing))
+        words = {"trigger": trigger, "noun": noun}
+        work = prepare(base, one, beside, runs, seed=0, steps=1, validate=False, cache=None, **words)
+        stack.callback(work.lora.detach)
+        for samples in (work.samples, work.beside):
+            if samples is not None and not all(bool(moments.isfinite().all()) for moments in samples.moments):
+                file = samples.rows[0].file
+                raise TrainError(
+                    f"the VAE of {base.name} makes numbers of {file} that are not finite; take another VAE"
+                )
+        return _tried(work)
+
+
+def _tried(work: Pass) -> tuple[float, list[str]]:
+    """The mean loss of a pass's first step, and the runs whose gradient or update is not finite."""
+    values = gradients(work, 1)[0].tolist()
+    if not all(map(math.isfinite, values)):  # ups are zero yet: the loss is the base's, whatever the variant
+        raise TrainError(
+            'the very first loss is not finite; set precision = "fp32", or check that the base '
+            f"{work.base.name} is whole"
         )
-        return _trained(base, made, specs, variants)
-
-
-def _trained(
-    base: Base, batch: Batch, specs: list[LoraSpec], variants: Mapping[str, Variant]
-) -> tuple[float, list[str]]:
-    lora = attach(base, specs, seed=0)
-    try:
-        optimizer = AdamW(lora)
-        losses = variant_losses(base, batch, variants=len(specs))
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        norms = optimizer.norms()
-        optimizer.step([Rates(v.lr_unet, v.lr_text, v.weight_decay, v.clip_grad) for v in variants.values()], norms)
-        values = losses.detach().tolist()
-        if not all(map(math.isfinite, values)):  # ups are zero yet: the loss is the base's, whatever the variant
-            raise TrainError(
-                'the very first loss is not finite; set precision = "fp32", or check that the base '
-                f"{base.name} is whole"
-            )
-        broken = [name for name, norm in zip(variants, norms.tolist(), strict=True) if not math.isfinite(norm)]
-        return sum(values) / len(values), broken
-    finally:
-        lora.detach()
+    norms = work.learner.norms()
+    broken = {v for v, norm in enumerate(norms.tolist()) if not math.isfinite(norm)}
+    full = [run.variant.model_copy(update={"warmup": 0, "schedule": "constant"}) for run in work.runs]
+    broken |= work.learner.step([rates_of(v, 0, steps=1) for v in full], norms, stopped=broken).keys()
+    return sum(values) / len(values), [work.runs[v].name for v in sorted(broken)]
 
 
 def one_sample(base: Base, text: str, *, sampling: Sampling, bf16: bool) -> None:

@@ -5,26 +5,25 @@ exists is not made again, what was cut goes on: every stage asks the store by id
 what depends on it and nothing else.
 """
 
-import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vez import curate, demo, rates, suite, sweep
+from vez import curate, rates, suite, sweep
 from vez import plan as planning
 from vez.config import Config
-from vez.dataset import Dataset, build, read_sources
+from vez.dataset import Dataset, build
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
+from vez.foresight import check_room, plan, sizes
 from vez.images.wording import visible
-from vez.plan import Plan, named
+from vez.plan import named
 from vez.report.arms import BASE
 from vez.report.build import headline
 from vez.report.build import report as write_page
 from vez.report.evidence import LORA_FILE, gather
-from vez.room import Sizes
 from vez.store import open_artifact
 from vez.sweep import Arm
 
@@ -57,25 +56,12 @@ def folder_of(config: Config, name: str) -> Path:
     return config.root / "studies" / name
 
 
-def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
-    """What the study will do, without doing it. Raises ConfigError where its pictures or its base cannot be found."""
-    datasets = {variant.dataset for variant in config.study[name].variant.values()}
-    known = rates.read(config.root)
-    return planning.plan(
-        config,
-        name,
-        pictures={dataset: _training_pictures(config, dataset) for dataset in sorted(datasets)},
-        cost=planning.cost_of(_base_folder(config)),
-        rates=known,
-        device=_device_kind(device) if known or device != "auto" else "",
-    )
-
-
 def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     """The whole study; the last event is Done with its report. Raises what its stages raise."""
-    check_room(config, name, device=device)
+    if not _is_trained(config, name):
+        check_room(config, name, device=device)
     base: Base | None = _load_base(config, device, precision=config.study[name].precision)
-    datasets = yield from build_datasets(config, _datasets_of(config, name))
+    datasets = yield from build_datasets(config, [*_datasets_of(config, name), *_priors_of(config, name)])
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
     if config.study[name].precision != "fp32":
@@ -84,24 +70,6 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     if suite.asked(config.study[name], config.project).prompts:
         yield from score_samples(config, name, device=device, datasets=datasets)
     yield write_report(config, name)
-
-
-def check_room(config: Config, name: str, *, device: str = "auto") -> None:
-    """Raise ConfigError where the study cannot fit into the memory, StoreError where its files cannot onto the disk.
-
-    The sentence names what to set instead. A study whose runs are all finished is not asked.
-    """
-    from vez.device import choose
-    from vez.preflight import free_memory
-
-    if all((folder / LORA_FILE).is_file() for *_, folder in _runs(config, name)):
-        return
-    where = choose(device)
-    made, cost = plan(config, name, device=device), planning.cost_of(_base_folder(config))
-    planning.check_memory(config, made, cost=cost, free=free_memory(where), device=where.type)
-    folders = (folder_of(config, name), config.root / ".vez" / "latents")
-    there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    planning.check_disk(made, free=shutil.disk_usage(config.root).free, there=there, folder=config.root)
 
 
 def build_datasets(config: Config, names: Sequence[str] | None = None) -> Generator[Event, None, dict[str, Path]]:
@@ -122,7 +90,8 @@ def lint_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> It
         for finding in found.findings:
             if finding.level == "error" and finding.is_open:
                 yield Note(f"{dataset}: {visible(finding.file)}: {finding.check}: {visible(finding.why)}")
-    yield from curate.compare(config, datasets, folder_of(config, name) / "changes")
+    versions = {dataset: folder for dataset, folder in datasets.items() if config.dataset[dataset].role == "concept"}
+    yield from curate.compare(config, versions, folder_of(config, name) / "changes")
     yield from shared_pictures({dataset: load_dataset(folder) for dataset, folder in datasets.items()})
 
 
@@ -156,19 +125,24 @@ def train_runs(
 
     study = config.study[name]
     if datasets is None:
-        check_room(config, name, device=device)
+        if not _is_trained(config, name):
+            check_room(config, name, device=device)
         datasets = yield from build_datasets(config, _datasets_of(config, name))
-    priors = [variant.prior for variant in study.variant.values() if variant.prior is not None]
-    beside = yield from build_datasets(config, list(dict.fromkeys(priors)))
+    beside = yield from build_datasets(config, _priors_of(config, name))
     base = base or _load_base(config, device, precision=study.precision)
     yield Note(base.described)
     stopped: list[str] = []
-    for dataset, batch, variants in planning.groups(study):
+    for dataset, _, variants in planning.groups(study):
         frozen = load_dataset(datasets[dataset])
         todo = {v: study.variant[v] for v in variants if _to_train(config, name, v)}
-        if todo:
-            yield from preflight(base, frozen, todo, precision=study.precision, sampling=study.sampling)
         prior = study.variant[variants[0]].prior
+        class_pictures = None if prior is None else load_dataset(beside[prior])
+        words = config.project.trigger, config.project.noun
+        if todo:
+            yield from preflight(
+                base, frozen, todo, precision=study.precision, checkpointing=study.checkpointing,
+                sampling=study.sampling, seed=study.seeds[0], prior=class_pictures, trigger=words[0], noun=words[1],
+            )  # fmt: skip
         for seed in study.seeds:
             steps: list[Step] = []
             events = train(
@@ -182,9 +156,10 @@ def train_runs(
                 keep=study.keep,
                 validate_every=study.validate_every,
                 precision=study.precision,
-                prior=None if prior is None else load_dataset(beside[prior]),
-                trigger=config.project.trigger,
-                noun=config.project.noun,
+                checkpointing=study.checkpointing,
+                prior=class_pictures,
+                trigger=words[0],
+                noun=words[1],
                 cache=config.root / ".vez" / "latents",
             )
             try:
@@ -194,9 +169,11 @@ def train_runs(
                     yield event
             except RunStopped as error:
                 stopped.append(str(error))
-            side = len({step.run for step in steps})  # fewer than the group where some were finished before
-            key = planning.rate_key(config, name, dataset, batch=batch, variants=side, device=base.device.type)
-            rates.record(config.root, key, [step.seconds for step in steps if step.run == steps[0].run])
+            ran = list(dict.fromkeys(step.run for step in steps))  # fewer than the group where some were finished
+            if ran:
+                some = [run.rpartition("-")[0] for run in ran]
+                key = planning.rate_key(config, name, some, device=base.device.type)
+                rates.record(config.root, key, [step.seconds for step in steps if step.run == ran[0]])
     if stopped:
         raise RunStopped("; ".join(stopped))
 
@@ -285,6 +262,15 @@ def _datasets_of(config: Config, name: str) -> list[str]:
     return list(dict.fromkeys(variant.dataset for variant in config.study[name].variant.values()))
 
 
+def _priors_of(config: Config, name: str) -> list[str]:
+    """The datasets of class pictures that the study's variants see besides."""
+    return list(dict.fromkeys(v.prior for v in config.study[name].variant.values() if v.prior is not None))
+
+
+def _is_trained(config: Config, name: str) -> bool:
+    return all((folder / LORA_FILE).is_file() for *_, folder in _runs(config, name))
+
+
 def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
     return folder_of(config, name) / "runs" / f"{variant}-{seed}"
 
@@ -328,18 +314,6 @@ def _datasets_of_arms(config: Config, name: str, loaded: Mapping[str, Dataset]) 
     return {arm: loaded[variant.dataset] for arm, variant in known.items()}
 
 
-def _training_pictures(config: Config, dataset: str) -> int:
-    """Pictures to train on at most: what lies in the folder, less the held-out ones, before anything is checked."""
-    recipe = config.dataset[dataset]
-    found = len(read_sources(config.root / recipe.images).keys() - {one.file for one in recipe.exclude})
-    if found <= recipe.held_out:
-        raise ConfigError(
-            f"{recipe.images} holds {found} pictures, and [dataset.{dataset}] keeps held_out = {recipe.held_out} of "
-            "them from training; add pictures, or lower held_out"
-        )
-    return (found - recipe.held_out) * len(recipe.crops)
-
-
 def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base":
     """The project's base; its networks in the precision that it is trained in, so that no second copy is kept."""
     from vez.base import load
@@ -367,31 +341,3 @@ def _clip_source(config: Config, name: str) -> str:
     if clip is None:
         return clip_for(config.project.base)
     return str(config.root / clip) if (config.root / clip).is_dir() else clip
-
-
-def _device_kind(device: str) -> str:
-    from vez.device import choose
-
-    return choose(device).type
-
-
-def _base_folder(config: Config) -> Path | None:
-    """Where the base's configuration lies, if it is on this machine without asking the network."""
-    if config.project.base == "tiny":
-        return Path(demo.__file__).parent / "base"
-    source = config.root / config.project.base
-    if source.exists() or config.project.base.count("/") != 1:
-        return source if source.exists() else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:  # a hub id that was fetched before
-        found = try_to_load_from_cache(config.project.base, "unet/config.json")
-    except HFValidationError:
-        return None
-    return Path(found).parents[1] if isinstance(found, str) else None
-
-
-def sizes(config: Config) -> Sizes:
-    """The sizes of the project's base, as far as they are known without asking the network."""
-    return planning.cost_of(_base_folder(config)).sizes

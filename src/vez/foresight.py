@@ -1,0 +1,167 @@
+"""What is seen before a study starts: its plan from what lies on this machine, and whether that fits onto it.
+
+Loads no model. `vez.plan` has the arithmetic; here are the pictures, the base's configuration and the free room.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vez import demo, rates
+from vez import plan as planning
+from vez.config import Config, Study
+from vez.dataset import read_sources
+from vez.errors import ConfigError, StoreError
+from vez.plan import GB, Cost, Pass, Plan, peak_bytes
+from vez.room import Sizes
+
+SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
+
+
+def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
+    """What the study will do, without doing it.
+
+    Raises ConfigError where its pictures or its base cannot be found, and for an optimizer that cannot be made.
+    """
+    variants = config.study[name].variant
+    datasets = {dataset for v in variants.values() for dataset in (v.dataset, v.prior) if dataset is not None}
+    _check_optimizers(config.study[name])
+    known = rates.read(config.root)
+    return planning.plan(
+        config,
+        name,
+        pictures={dataset: _training_pictures(config, dataset) for dataset in sorted(datasets)},
+        cost=planning.cost_of(_base_folder(config)),
+        rates=known,
+        device=_device_kind(device) if known or device != "auto" else "",
+    )
+
+
+def check_room(config: Config, name: str, *, device: str = "auto") -> None:
+    """Raise ConfigError where the study cannot fit into the memory, StoreError where its files cannot onto the disk.
+
+    The sentence names what to set instead.
+    """
+    from vez.device import choose
+    from vez.preflight import free_memory
+
+    where = choose(device)
+    made, cost = plan(config, name, device=device), planning.cost_of(_base_folder(config))
+    check_memory(config, made, cost=cost, free=free_memory(where), device=where.type)
+    folders = (config.root / "studies" / name, *(config.root / ".vez" / part for part in ("latents", "datasets")))
+    there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    check_disk(made, free=shutil.disk_usage(config.root).free, there=there, folder=config.root)
+
+
+def check_memory(config: Config, made: Plan, *, cost: Cost, free: float, device: str) -> None:
+    """Raise ConfigError, naming the next setting to try, where a pass would need more than the ``free`` bytes.
+
+    A base whose sizes are only assumed refuses nothing.
+    """
+    study = config.study[made.study]
+    for one in sorted(made.passes, key=lambda one: -one.peak_bytes):  # what helps the largest mostly helps all
+        if SURELY * one.peak_bytes <= free or made.assumed:
+            continue
+        raise ConfigError(
+            f"training {', '.join(one.variants)} needs about {one.peak_bytes / GB:.1f} GB of memory, and "
+            f"{free / GB:.1f} GB are free; {_way_out(config, study, one, cost=cost, free=free, device=device)}"
+        )
+
+
+def _way_out(config: Config, study: Study, one: Pass, *, cost: Cost, free: float, device: str) -> str:
+    """The settings to change, one after the other until it fits: first what leaves the results as they are."""
+    tried: list[str] = []
+
+    def fits(now: Study, names: Sequence[str]) -> bool:
+        return SURELY * peak_bytes(config, now, names, cost=cost, device=device) <= free
+
+    chunks: list[tuple[str, ...]] = [one.variants]
+    if len(one.variants) > 1:
+        for most in range(len(one.variants) - 1, 0, -1):
+            chunks = [one.variants[i : i + most] for i in range(0, len(one.variants), most)]
+            if all(fits(study, chunk) for chunk in chunks):
+                break
+        tried.append(f"side_by_side = {most}")
+    if not all(fits(study, chunk) for chunk in chunks) and study.precision == "fp32":
+        study = study.model_copy(update={"precision": "bf16"})
+        tried.append('precision = "bf16"')
+    first = study.variant[one.variants[0]]
+    batch = first.batch
+    while not all(fits(study, chunk) for chunk in chunks) and batch > 1:
+        batch = max(1, batch // 2)
+        variants = {name: variant.model_copy(update={"batch": batch}) for name, variant in study.variant.items()}
+        study = study.model_copy(update={"variant": variants})
+    if batch < first.batch:
+        tried.append(f"batch = {batch} and accumulate = {math.ceil(first.batch * first.accumulate / batch)}")
+    if not all(fits(study, chunk) for chunk in chunks):
+        return "no setting makes it fit: take smaller pictures (resolution), or a machine with more memory"
+    return f"set {' and '.join(tried)}"
+
+
+def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
+    """Raise StoreError where the planned files do not fit; ``there``: bytes of them that lie in ``folder`` already."""
+    needed = sum(made.disk_bytes.values())
+    if needed - there <= free:
+        return
+    largest = max(made.disk_bytes, key=lambda name: made.disk_bytes[name])
+    ways = {
+        "LoRAs": "a larger save_every keeps fewer of them",
+        "states": "a smaller rank makes them smaller",
+        "images": "a smaller sampling.profile, fewer checkpoints or strengths draw fewer of them",
+        "latents": "fewer pictures or a smaller resolution make fewer of them",
+        "datasets": "fewer pictures or a smaller resolution make them smaller",
+    }
+    raise StoreError(
+        f"the study writes up to {needed / GB:.2f} GB to {folder}, and {free / GB:.2f} GB are free there; free some "
+        f"room. Most of it is for {largest} ({made.disk_bytes[largest] / GB:.2f} GB): {ways[largest]}"
+    )
+
+
+def sizes(config: Config) -> Sizes:
+    """The sizes of the project's base, as far as they are known without asking the network."""
+    return planning.cost_of(_base_folder(config)).sizes
+
+
+def _training_pictures(config: Config, dataset: str) -> int:
+    """Pictures to train on at most: what lies in the folder, less the held-out ones, before anything is checked."""
+    recipe = config.dataset[dataset]
+    found = len(read_sources(config.root / recipe.images).keys() - {one.file for one in recipe.exclude})
+    if found <= recipe.held_out:
+        raise ConfigError(
+            f"{recipe.images} holds {found} pictures, and [dataset.{dataset}] keeps held_out = {recipe.held_out} of "
+            "them from training; add pictures, or lower held_out"
+        )
+    return (found - recipe.held_out) * len(recipe.crops)
+
+
+def _device_kind(device: str) -> str:
+    from vez.device import choose
+
+    return choose(device).type
+
+
+def _base_folder(config: Config) -> Path | None:
+    """Where the base's configuration lies, if it is on this machine without asking the network."""
+    if config.project.base == "tiny":
+        return Path(demo.__file__).parent / "base"
+    source = config.root / config.project.base
+    if source.exists() or config.project.base.count("/") != 1:
+        return source if source.exists() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:  # a hub id that was fetched before
+        found = try_to_load_from_cache(config.project.base, "unet/config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parents[1] if isinstance(found, str) else None
+
+
+def _check_optimizers(study: Study) -> None:
+    """Make each optimizer once, over a single number: what is wrong with its name or arguments is said at once."""
+    for variant in study.variant.values():
+        if variant.optimizer != "adamw":
+            from vez.foreign import check
+
+            check(variant.optimizer, variant.optimizer_args, weight_decay=variant.weight_decay)
