@@ -154,13 +154,13 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
     "ranks disagree": (tensors_of(2, up=3), "disagree"),
     "a vector": ({**tensors_of(), f"{MODULE}.lora_down.weight": torch.ones(2)}, "no LoRA has"),
     "empty": ({**tensors_of(), f"{MODULE}.lora_down.weight": torch.ones(0, 8)}, "no LoRA has"),
-    "a 3×3 convolution": (
+    "an up that is a 3×3 convolution": (
         {
             **tensors_of(),
             f"{MODULE}.lora_down.weight": torch.ones(2, 8, 3, 3),
-            f"{MODULE}.lora_up.weight": torch.ones(8, 2, 1, 1),
+            f"{MODULE}.lora_up.weight": torch.ones(8, 2, 3, 3),
         },
-        "LoCon",
+        "up part that is a convolution",
     ),
     "NaN": ({**tensors_of(), f"{MODULE}.lora_up.weight": torch.full((8, 2), float("nan"))}, "not numbers"),
     "infinite alpha": ({**tensors_of(), f"{MODULE}.alpha": torch.tensor(float("inf"))}, "not numbers"),

@@ -260,10 +260,14 @@ def _without(*names: str) -> type[config.table.Table]:
     return create_model("Lacking", __base__=config.table.Table, **fields)
 
 
-def test_two_text_encoders_of_different_rates_are_said() -> None:
+def test_two_text_encoders_of_different_rates() -> None:
     work = carried({"text_encoder_lr": [5e-5, 1e-5]})
-    assert work.tables["variant"]["lr_text"] == 5e-5
-    assert any("the first was taken" in left.why for left in work.left if left.option == "text_encoder_lr")
+    assert (work.tables["variant"]["lr_text"], work.tables["variant"]["lr_text2"]) == (5e-5, 1e-5)
+    assert "lr_text2" not in carried({"text_encoder_lr": [5e-5, 5e-5]}).tables["variant"]
+    three = carried({"text_encoder_lr": [5e-5, 1e-5, 0]})
+    assert any("two text encoders at most" in left.why for left in three.left if left.option == "text_encoder_lr")
+    only = carried({"text_encoder_lr": [5e-5, 1e-5], "network_train_unet_only": True}).tables["variant"]
+    assert only["lr_text"] == 0 and "lr_text2" not in only
 
 
 @pytest.mark.parametrize(

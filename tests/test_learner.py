@@ -19,6 +19,7 @@ from vez.events import Event, Note, Step
 from vez.interop import load_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, LoraSpec, attach
+from vez.shape import spec_of
 from vez.train import train
 
 ADAFACTOR = {"optimizer": "torch.optim.Adafactor", "optimizer_args": {"d": 2.0}}
@@ -40,7 +41,7 @@ def cut_after(step: int, base: Base, dataset: Dataset, into: Path, variants: dic
 
 def a_set(base: Base, *variants: Variant) -> tuple[LoraSet, Learner]:
     """The variants' LoRAs with weights of their own, detached, and what learns them."""
-    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
+    specs = [spec_of(v) for v in variants]
     made = attach(base, specs, seed=0)
     made.detach()
     generator = torch.Generator().manual_seed(2)

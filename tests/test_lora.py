@@ -12,7 +12,8 @@ from vez.base import Base, tokenize
 from vez.denoise import Batch, variant_losses
 from vez.errors import LoraFileError
 from vez.interop import LoraState
-from vez.lora import LoraLayer, LoraSet, LoraSpec, _LoraProduct, _Pair, attach
+from vez.layers import LoraProduct, Pair
+from vez.lora import LoraLayer, LoraSet, LoraSpec, attach
 from vez.optim import AdamW, Rates
 
 
@@ -62,11 +63,11 @@ def test_product_is_the_formula_and_its_gradients_autograds(scales: tuple[float,
     y = F.linear(plain[0], weight, bias)
     y = y + (plain[0] @ plain[1].mT @ plain[2].mT) * (1 if scale is None else scale)
     (y * out).sum().backward()
-    pair = _Pair(
+    pair = Pair(
         down.clone().requires_grad_(), up.clone().requires_grad_(), torch.zeros_like(down), torch.zeros_like(up), scale
     )
     x.requires_grad_(needs_dx)
-    ours = _LoraProduct.apply(x, weight, bias, pair, pair.down, pair.up)  # type: ignore[no-untyped-call]
+    ours = LoraProduct.apply(x, weight, bias, pair, pair.down, pair.up)  # type: ignore[no-untyped-call]
     (ours * out).sum().backward()
     torch.testing.assert_close(ours, y)
     torch.testing.assert_close(pair.down_grad, plain[1].grad)
@@ -82,7 +83,7 @@ def test_a_convolution_is_adapted_as_one(channels_last: bool) -> None:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(6, 5, 1).requires_grad_(False)
     down, up = torch.randn(2, 3, 6), torch.randn(2, 5, 3)
-    pair = _Pair(down, up, torch.zeros_like(down), torch.zeros_like(up))
+    pair = Pair(down, up, torch.zeros_like(down), torch.zeros_like(up))
     x = torch.randn(4, 6, 2, 3)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     expected = [

@@ -22,12 +22,13 @@ class Dropout:
     """The dropout of a pass's variants; it drops nothing but inside `of`."""
 
     def __init__(self, lora: LoraSet, variants: Sequence[Variant]) -> None:
-        self.variants, self.rank = tuple(variants), max(variant.rank for variant in variants)
+        self.variants = tuple(variants)
         self.samples: tuple[int, ...] = ()
         self.device = lora.params.device
         if any(variant.dropout or variant.rank_dropout or variant.module_dropout for variant in variants):
             for segment in lora.segments:
-                lora.drop(segment.key, partial(self._mask, _number(segment.key)))
+                ranks = [part.rank if part else 0 for part in segment.parts]
+                lora.drop(segment.key, partial(self._mask, _number(segment.key), ranks))
 
     @contextmanager
     def of(self, samples: NDArray[np.uint64]) -> Iterator[None]:
@@ -38,27 +39,27 @@ class Dropout:
         finally:
             self.samples = ()
 
-    def _mask(self, module: int, positions: int) -> Tensor | None:
+    def _mask(self, module: int, ranks: Sequence[int], positions: int) -> Tensor | None:
         """What the values between down and up are multiplied by, (V, positions, R); None outside of `of`."""
         if not self.samples:
             return None
         each = positions // len(self.samples)
-        mask = np.zeros((len(self.variants), len(self.samples), each, self.rank), dtype=np.float32)
-        for v, variant in enumerate(self.variants):
-            for n, sample in enumerate(self.samples):
-                mask[v, n, :, : variant.rank] = _of_sample(variant, sample, module, each)
-        return torch.from_numpy(mask).view(len(self.variants), positions, self.rank).to(self.device)
+        mask = np.zeros((len(ranks), len(self.samples), each, max(ranks)), dtype=np.float32)
+        for v, (variant, rank) in enumerate(zip(self.variants, ranks, strict=True)):
+            for n, sample in enumerate(self.samples if rank else ()):
+                mask[v, n, :, :rank] = _of_sample(variant, sample, module, each, rank)
+        return torch.from_numpy(mask).view(len(ranks), positions, max(ranks)).to(self.device)
 
 
-def _of_sample(variant: Variant, sample: int, module: int, positions: int) -> NDArray[np.float32]:
+def _of_sample(variant: Variant, sample: int, module: int, positions: int, rank: int) -> NDArray[np.float32]:
     """One sample's mask in one module, (positions or 1, rank); kept values grow, so that their mean stays."""
     dice = np.random.Generator(np.random.Philox(key=np.array([sample, module], dtype=np.uint64)))
-    first = dice.random(1 + variant.rank)
+    first = dice.random(1 + rank)
     if first[0] < variant.module_dropout:
-        return np.zeros((1, variant.rank), dtype=np.float32)
+        return np.zeros((1, rank), dtype=np.float32)
     kept = (first[1:] >= variant.rank_dropout)[None] / (1 - variant.rank_dropout)
     if variant.dropout:
-        single = dice.random((positions, variant.rank), dtype=np.float32) >= variant.dropout
+        single = dice.random((positions, rank), dtype=np.float32) >= variant.dropout
         kept = kept * single / (1 - variant.dropout)
     return np.asarray(kept, dtype=np.float32)
 

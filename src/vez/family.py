@@ -4,7 +4,7 @@ Pure: it reads configurations, not weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vez.errors import BaseModelError
@@ -15,6 +15,13 @@ _BLOCK = (
     *(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")),
     "ff.net.0.proj",
     "ff.net.2",
+)
+# A ResNet's modules: diffusers' name, LDM's name, the kernel's side.
+_RESNET = (
+    ("conv1", "in_layers.2", 3),
+    ("time_emb_proj", "emb_layers.1", 1),
+    ("conv2", "out_layers.3", 3),
+    ("conv_shortcut", "skip_connection", 1),
 )
 _TEXT_LAYER = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
@@ -33,10 +40,69 @@ class Layout:
     up: tuple[int, ...]
     text_layers: tuple[int, ...]
     depth: tuple[int, ...]
+    channels: tuple[int, ...] = field(default=(), compare=False)
+    """Of each level, the finest first: a ResNet whose input has others than its output has one convolution more."""
+
+    @property
+    def resnets(self) -> int:
+        """ResNets of each level on the way down; on the way up there is one more."""
+        return max(self.down)
+
+    def blocks(self) -> Iterator[tuple[str, str, str]]:
+        """Each ResNet: its block's name in vez.toml, its path in diffusers, its path in LDM."""
+        for i in range(len(self.down)):
+            for j in range(self.resnets):
+                yield (
+                    f"down.{i}.{j}",
+                    f"down_blocks.{i}.resnets.{j}",
+                    f"input_blocks.{1 + i * (self.resnets + 1) + j}.0",
+                )
+        for j in (0, 1):
+            yield f"mid.{2 * j}", f"mid_block.resnets.{j}", f"middle_block.{2 * j}"
+        for i in range(len(self.up)):
+            for j in range(self.resnets + 1):
+                yield f"up.{i}.{j}", f"up_blocks.{i}.resnets.{j}", f"output_blocks.{i * (self.resnets + 1) + j}.0"
+
+    def samplers(self) -> Iterator[tuple[str, str, str]]:
+        """Each down- and upsampler's convolution: its block's name, its path in diffusers, its path in LDM."""
+        levels, each = len(self.down), self.resnets + 1
+        for i in range(levels - 1):
+            yield (
+                f"down.{i}.{self.resnets}",
+                f"down_blocks.{i}.downsamplers.0.conv",
+                f"input_blocks.{(i + 1) * each}.0.op",
+            )
+        for i in range(levels - 1):
+            behind = 2 if self.up[i] else 1  # LDM's upsampler stands behind the attention, where there is one
+            path = f"output_blocks.{i * each + self.resnets}.{behind}.conv"
+            yield f"up.{i}.{self.resnets}", f"up_blocks.{i}.upsamplers.0.conv", path
+
+    def sizes(self) -> Iterator[tuple[int, int, int]]:
+        """Each ResNet, as in `blocks`: its level, the channels it takes, the channels it gives."""
+        skips, width, last = [self.channels[0]], self.channels[0], len(self.channels) - 1
+        for level, out in enumerate(self.channels):
+            for _ in range(self.resnets):
+                yield level, width, out
+                width = out
+                skips.append(out)
+            if level < last:
+                skips.append(out)  # the downsampler's
+        yield last, width, width
+        yield last, width, width
+        for level in range(last, -1, -1):
+            for _ in range(self.resnets + 1):
+                yield level, width + skips.pop(), self.channels[level]
+                width = self.channels[level]
+
+    def block_names(self) -> list[str]:
+        """The names that vez.toml has for parts of the U-Net: single ones, levels of them, and down, mid, up."""
+        single = sorted({name for name, *_ in (*self.blocks(), *self.samplers())} | {"mid.1"}, key=block_order)
+        levels = dict.fromkeys(name.rpartition(".")[0] for name in single)
+        return ["down", "mid", "up", *(name for name in levels if "." in name), *single]
 
     def transformers(self) -> Iterator[tuple[str, str, int, int]]:
         """Each Transformer2DModel: its path in diffusers, its path in LDM, its level (0 is the finest), its depth."""
-        resnets, last = max(self.down), len(self.down) - 1
+        resnets, last = self.resnets, len(self.down) - 1
         for i, count in enumerate(self.down):
             for j in range(count):
                 entry = 1 + i * (resnets + 1) + j  # conv_in is the first; a level ends with its downsampler
@@ -78,6 +144,8 @@ class Family:
     layout: Layout | None = None
     unet_modules: int | None = None
     text_modules: tuple[int, ...] | None = None
+    resnet_modules: int | None = None
+    """Modules in the U-Net's ResNets and samplers, which a LoRA with a conv rank adapts besides."""
     pooled: bool = False
     """The U-Net also gets a pooled text and the picture's sizes (SDXL's micro-conditioning)."""
     clip_skip: int = 1
@@ -117,27 +185,30 @@ FAMILIES = {
         "Stable Diffusion 1.x",
         **_SD1,
         text_widths=(768,),
-        layout=Layout((2, 2, 2, 0), 1, (0, 3, 3, 3), (12,), (1, 1, 1, 1)),
+        layout=Layout((2, 2, 2, 0), 1, (0, 3, 3, 3), (12,), (1, 1, 1, 1), (320, 640, 1280, 1280)),
         unet_modules=192,
         text_modules=(72,),
+        resnet_modules=86,
     ),
     "sd2": Family(
         "sd2",
         "Stable Diffusion 2.x",
         **_SD2,
         text_widths=(1024,),
-        layout=Layout((2, 2, 2, 0), 1, (0, 3, 3, 3), (23,), (1, 1, 1, 1)),
+        layout=Layout((2, 2, 2, 0), 1, (0, 3, 3, 3), (23,), (1, 1, 1, 1), (320, 640, 1280, 1280)),
         unet_modules=192,
         text_modules=(138,),
+        resnet_modules=86,
     ),
     "sdxl": Family(
         "sdxl",
         "Stable Diffusion XL",
         **_SDXL,
         text_widths=(768, 1280),
-        layout=Layout((0, 2, 2), 1, (3, 3, 0), (12, 32), (1, 2, 10)),
+        layout=Layout((0, 2, 2), 1, (3, 3, 0), (12, 32), (1, 2, 10), (320, 640, 1280)),
         unet_modules=722,
         text_modules=(72, 192),
+        resnet_modules=66,
     ),
     "tiny": Family("tiny", "a small base of SD 1.x layout", **_SD1),
     "tiny-xl": Family("tiny-xl", "a small base of SDXL layout", **_SDXL),
@@ -149,19 +220,36 @@ class Target:
     """A module that a LoRA adapts: in which network, and its path there (diffusers' names; without `text_model.`).
 
     ``encoder`` says which text encoder; ``ldm`` is the path of a U-Net's module in a single file (CompVis' names).
+    ``block`` is the part of the U-Net it stands in (`Layout.block_names`), ``resnet`` whether in a ResNet or sampler,
+    ``kernel`` the side of a convolution's kernel there.
     """
 
     network: Network
     path: str
     encoder: int = 0
     ldm: str = ""
+    block: str = ""
+    resnet: bool = False
+    kernel: int = 1
 
 
-def kohya_keys(layout: Layout) -> dict[str, Target]:
+def numbered_blocks(*, xl: bool) -> list[str]:
+    """The blocks that kohya's 25 numbers (SDXL: 23) are about, in their order; "" for what holds no LoRA."""
+    down, up = ([f"{part}.{n // 3}.{n % 3}" for n in range(12)] for part in ("down", "up"))
+    return ["", "", *down[:8], "mid.0", "mid.1", "mid.2", *up[:9], ""] if xl else ["", *down[:11], "mid", *up]
+
+
+def block_order(name: str) -> tuple[int, tuple[int, ...]]:
+    """Sorts names of blocks as the picture goes through them."""
+    part, *numbers = name.split(".")
+    return ("down", "mid", "up").index(part), tuple(map(int, numbers))
+
+
+def kohya_keys(layout: Layout, *, resnets: bool = False) -> dict[str, Target]:
     """Every module that kohya's LoRA adapts, by its name in the file; text encoders first, in kohya's order.
 
-    A base with two text encoders (SDXL) has lora_te1_, lora_te2_ and the U-Net's LDM names; others have lora_te_ and
-    diffusers' names.
+    ``resnets``: those that it adapts with a conv_dim too; the U-Net's then come block by block. A base with two text
+    encoders (SDXL) has lora_te1_, lora_te2_ and the U-Net's LDM names; others have lora_te_ and diffusers' names.
     """
     xl = len(layout.text_layers) > 1
     keys = {}
@@ -171,12 +259,28 @@ def kohya_keys(layout: Layout) -> dict[str, Target]:
             for name in _TEXT_LAYER:
                 path = f"encoder.layers.{i}.{name}"
                 keys[f"{prefix}text_model_" + path.replace(".", "_")] = Target("text", path, encoder)
-    for block, ldm, _, depth in layout.transformers():
+    found = [*_transformer_targets(layout), *(_resnet_targets(layout) if resnets else ())]
+    for target in sorted(found, key=lambda t: block_order(t.block)) if resnets else found:
+        keys["lora_unet_" + (target.ldm if xl else target.path).replace(".", "_")] = target
+    return keys
+
+
+def _transformer_targets(layout: Layout) -> Iterator[Target]:
+    for path, ldm, _, depth in layout.transformers():
+        numbers = [part for part in path.split(".") if part.isdigit()]
+        block = "mid.1" if path.startswith("mid") else ".".join([path.partition("_")[0], *numbers])
         inner = [f"transformer_blocks.{d}.{name}" for d in range(depth) for name in _BLOCK]
         for name in ("proj_in", *inner, "proj_out"):
-            target = Target("unet", f"{block}.{name}", ldm=f"{ldm}.{name}")
-            keys["lora_unet_" + (target.ldm if xl else target.path).replace(".", "_")] = target
-    return keys
+            yield Target("unet", f"{path}.{name}", ldm=f"{ldm}.{name}", block=block)
+
+
+def _resnet_targets(layout: Layout) -> Iterator[Target]:
+    for (block, path, ldm), (_, inner, out) in zip(layout.blocks(), layout.sizes(), strict=True):
+        for name, theirs, kernel in _RESNET:
+            if name != "conv_shortcut" or inner != out:
+                yield Target("unet", f"{path}.{name}", 0, f"{ldm}.{theirs}", block, resnet=True, kernel=kernel)
+    for block, path, ldm in layout.samplers():
+        yield Target("unet", path, 0, ldm, block, resnet=True, kernel=3)
 
 
 def layout_of(unet: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> Layout:
@@ -193,7 +297,8 @@ def layout_of(unet: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> La
         raise BaseModelError(f"this U-Net is built in a way vez does not know ({what}); SD 1.x, 2.x and XL are known")
     per_block = [layers + counts[kind] if kind.startswith("CrossAttn") else 0 for kind in (*down, *up)]
     text_layers = tuple(int(text.get("num_hidden_layers", 12)) for text in texts)
-    return Layout(tuple(per_block[: len(down)]), 1, tuple(per_block[len(down) :]), text_layers, depths)
+    channels = tuple(int(c) for c in unet.get("block_out_channels", ()))
+    return Layout(tuple(per_block[: len(down)]), 1, tuple(per_block[len(down) :]), text_layers, depths, channels)
 
 
 def family_of(unet: Mapping[str, Any], texts: Sequence[Mapping[str, Any]], layout: Layout) -> Family:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from vez.errors import ConfigError, MissingExtra, TrainError
-from vez.interop import Network
-from vez.lora import LoraSet
+from vez.lora import Kind, LoraSet
 from vez.optim import Rates
 
 SHORT = {  # names that vez.toml may say instead of a class: package and class
@@ -33,8 +32,8 @@ SHORT = {  # names that vez.toml may say instead of a class: package and class
 class _Leaf:
     """One parameter: what the optimizer holds, and where it lies in the flat buffers."""
 
-    network: Network
-    up: bool
+    kind: Kind
+    """What it shares a learning rate with."""
     parameter: torch.nn.Parameter
     weight: Tensor
     grad: Tensor
@@ -50,19 +49,18 @@ class Foreign:
     def __init__(self, lora: LoraSet, variant: int, *, name: str, args: Mapping[str, Any], rates: Rates) -> None:
         """Make it. Raises MissingExtra, or ConfigError where the name is no optimizer or the arguments do not fit."""
         self.name = name
-        networks = {segment.key: segment.network for segment in lora.segments}
         weights, grads = lora.rows(lora.params.detach(), variant), lora.rows(lora.grads, variant)
         self.leaves = [
-            _Leaf(networks[key], bool(up), torch.nn.Parameter(pair[up].contiguous()), pair[up], grads[key][up])
-            for key, pair in weights.items()
+            _Leaf(
+                segment.kind(variant, up=bool(up)), torch.nn.Parameter(pair[up].contiguous()), pair[up], grads[key][up]
+            )
+            for segment in lora.segments
+            if (pair := weights.get(key := segment.key)) is not None
             for up in (0, 1)
         ]
-        kinds = dict.fromkeys((leaf.network, leaf.up) for leaf in self.leaves)
+        kinds = dict.fromkeys(leaf.kind for leaf in self.leaves)
         groups = [
-            {
-                "params": [leaf.parameter for leaf in self.leaves if (leaf.network, leaf.up) == kind],
-                "lr": rates.of(*kind),
-            }
+            {"params": [leaf.parameter for leaf in self.leaves if leaf.kind == kind], "lr": rates.of(kind)}
             for kind in kinds
         ]
         self.kinds = list(kinds)
@@ -77,7 +75,7 @@ class Foreign:
                 leaf.parameter.copy_(leaf.weight)
             leaf.parameter.grad = leaf.grad.mul_(clip).contiguous() if clip < 1 else leaf.grad.contiguous()
         for group, kind in zip(self.optimizer.param_groups, self.kinds, strict=True):
-            group["lr"] = rates.of(*kind)
+            group["lr"] = rates.of(kind)
         try:
             self.optimizer.step()
         except (TypeError, RuntimeError, ValueError) as error:

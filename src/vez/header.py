@@ -1,14 +1,18 @@
 """What a trained LoRA's file says of itself: kohya's ss_ keys and modelspec's, from the run's configuration."""
 
+import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from vez import __version__
 from vez.base import Base
 from vez.config import Variant
 from vez.dataset import Dataset
+from vez.family import Target, numbered_blocks
 from vez.foreign import SHORT
 from vez.interop import lora_metadata
+from vez.shape import LoraSpec, Part, spec_of
 
 
 def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, Any], *, run_id: str) -> dict[str, str]:
@@ -18,7 +22,7 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
     settings = {
         "learning_rate": variant.lr_unet,
         "unet_lr": variant.lr_unet,
-        "text_encoder_lr": variant.lr_text,
+        "text_encoder_lr": variant.lr_text if variant.lr_text2 is None else [variant.lr_text, variant.lr_text2],
         "optimizer": f"{_optimizer(variant)}({','.join(f'{key}={value}' for key, value in arguments.items())})",
         "lr_scheduler": variant.schedule,
         "lr_warmup_steps": variant.warmup,
@@ -28,6 +32,7 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
         "batch_size_per_device": variant.batch,
         "total_batch_size": variant.per_step,
         "gradient_accumulation_steps": variant.accumulate,
+        "network_args": json.dumps(network_args(base, variant)),
         "scale_weight_norms": variant.scale_weight_norms,
         "network_dropout": variant.dropout or None,
         "gradient_checkpointing": False,
@@ -67,6 +72,39 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
         session=run_id,
         settings={key: str(value) for key, value in settings.items()},
     )
+
+
+def network_args(base: Base, variant: Variant) -> dict[str, str]:
+    """What kohya's --network_args would say of the LoRA's shape; blocks by number where the U-Net has kohya's."""
+    said = {
+        "conv_dim": variant.conv_rank or None,
+        "conv_alpha": spec.conv.alpha if (spec := spec_of(variant)).conv else None,
+        "rank_dropout": variant.rank_dropout or None,
+        "module_dropout": variant.module_dropout or None,
+        "loraplus_lr_ratio": variant.lora_plus,
+    }
+    arguments = {key: f"{value:g}" for key, value in said.items() if value is not None}
+    names = numbered_blocks(xl=base.family.pooled)
+    known = base.layout.block_names()
+    if not variant.blocks or {name for name in names if name} - set(known) or base.layout.resnets != 2:
+        return arguments
+    for lists, kernel in ((("block_dims", "block_alphas"), 1), (("conv_block_dims", "conv_block_alphas"), 3)):
+        own = Part(spec.rank, spec.alpha) if kernel == 1 else spec.conv
+        parts = [_part(spec, name, kernel) if name else own for name in names]
+        if kernel == 1 or spec.resnets:
+            arguments[lists[0]] = ",".join(str(part.rank if part else 0) for part in parts)
+            arguments[lists[1]] = ",".join(f"{part.alpha if part else 1:g}" for part in parts)
+    rates = [spec.lr_of(name) if name else 1.0 for name in names]
+    ends = (1, 10, 13, 22) if base.family.pooled else (0, 12, 13, 25)
+    if set(rates) != {1.0}:
+        for side, (start, stop) in zip(("down", "mid", "up"), pairwise(ends), strict=True):
+            arguments[f"{side}_lr_weight"] = ",".join(f"{rate:g}" for rate in rates[start:stop])
+    return arguments
+
+
+def _part(spec: LoraSpec, block: str, kernel: int) -> Part | None:
+    inner = "mid.1" if block == "mid" else block
+    return spec.of(Target("unet", "", block=inner, resnet=kernel > 1, kernel=kernel))
 
 
 def _optimizer(variant: Variant) -> str:

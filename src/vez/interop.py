@@ -1,7 +1,7 @@
 """LoRA files: kohya's layout in and out, diffusers' layout out, and merging into a base.
 
 kohya's layout (networks/lora.py of kohya-ss/sd-scripts) is the one that A1111, Forge, ComfyUI, InvokeAI and diffusers
-read: ``<module>.lora_down.weight`` (rank, in[, 1, 1]), ``<module>.lora_up.weight`` (out, rank[, 1, 1]) and a scalar
+read: ``<module>.lora_down.weight`` (rank, in[, k, k]), ``<module>.lora_up.weight`` (out, rank[, 1, 1]) and a scalar
 ``<module>.alpha``; W' = W + alpha/rank · up·down. Module names come from fixed tables and never from live module paths.
 """
 
@@ -62,7 +62,7 @@ __all__ = [
 
 
 class LoraWeights(NamedTuple):
-    """One module's LoRA: ``down`` (rank, in[, 1, 1]), ``up`` (out, rank[, 1, 1]), and ``alpha``."""
+    """One module's LoRA: ``down`` (rank, in[, k, k]), ``up`` (out, rank[, 1, 1]), and ``alpha``."""
 
     down: Tensor
     up: Tensor
@@ -74,21 +74,24 @@ class LoraWeights(NamedTuple):
         return int(self.down.shape[0])
 
     def delta(self) -> Tensor:
-        """What it adds to the weight, (out, in) fp32: alpha/rank · up·down."""
+        """What it adds to the weight, (out, in·k·k) fp32: alpha/rank · up·down."""
         return (self.up.float().flatten(1) @ self.down.float().flatten(1)) * (self.alpha / self.rank)
 
 
 LoraState = dict[str, LoraWeights]  # by kohya's module name
 
 
-def base_keys(base: Base) -> dict[str, Target]:
+def base_keys(base: Base, *, resnets: bool = False) -> dict[str, Target]:
     """`kohya_keys` of a base; the counts that its family promises are held (SDXL: 722, 72 and 192)."""
-    keys = kohya_keys(base.layout)
-    unet = sum(target.network == "unet" for target in keys.values())
+    keys = kohya_keys(base.layout, resnets=resnets)
+    unet = sum(target.network == "unet" and not target.resnet for target in keys.values())
     numbers = range(len(base.text_encoders))
     texts = tuple(sum(t.network == "text" and t.encoder == n for t in keys.values()) for n in numbers)
     if base.family.unet_modules not in (None, unet) or base.family.text_modules not in (None, texts):
         raise LoraFileError(f"a {base.family.name} base has {unet} and {texts} modules, against its family")
+    beside = sum(target.resnet for target in keys.values())
+    if resnets and base.family.resnet_modules not in (None, beside):
+        raise LoraFileError(f"a {base.family.name} base has {beside} modules in its ResNets, against its family")
     return keys
 
 
@@ -207,8 +210,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def module_weights(path: Path, module: str, parts: dict[str, Tensor], *, spatial: bool = False) -> LoraWeights:
-    """One module's tensors (kohya's part names), checked against each other; ``spatial``: larger kernels may come.
+def module_weights(path: Path, module: str, parts: dict[str, Tensor]) -> LoraWeights:
+    """One module's tensors (kohya's part names), checked against each other.
 
     Raises LoraFileError, naming the file and the module.
     """
@@ -223,9 +226,8 @@ def module_weights(path: Path, module: str, parts: dict[str, Tensor], *, spatial
             )
     if down.dim() not in (2, 4) or down.dim() != up.dim() or min(*down.shape, *up.shape) < 1:
         raise LoraFileError(f"{path}: {module[:80]} has the shapes {_sizes(down, up)}, which no LoRA has")
-    if down.dim() == 4 and not spatial and (down.shape[2:] != (1, 1) or up.shape[2:] != (1, 1)):
-        raise LoraFileError(f"{path}: {module[:80]} adapts a {down.shape[2]}×{down.shape[3]} convolution (LoCon); "
-                            "vez reads LoRAs of linear layers and 1×1 convolutions")  # fmt: skip
+    if up.shape[2:].numel() != 1:
+        raise LoraFileError(f"{path}: {module[:80]} has an up part that is a convolution, which no LoRA has")
     if down.shape[0] != up.shape[1]:
         raise LoraFileError(f"{path}: the ranks of {module[:80]} disagree: {_sizes(down, up)}; the file is damaged")
     rank = down.shape[0]
@@ -255,7 +257,7 @@ def check_fit(base: Base, state: LoraState) -> LoraState:
 
     Raises LoraFileError unless every module of the LoRA exists in the base with its width.
     """
-    keys = base_keys(base)
+    keys = base_keys(base, resnets=True)
     own = {}
     if len(base.text_encoders) > 1:
         own = {"lora_unet_" + target.path.replace(".", "_"): key for key, target in keys.items()}
@@ -271,13 +273,19 @@ def check_fit(base: Base, state: LoraState) -> LoraState:
             )
         parent, name = parent_of(base, keys[key])
         weight = _weight(parent.get_submodule(name))
-        have, want = (weights.up.shape[0], weights.down.shape[1]), tuple(weight.shape[:2])
+        have, want = _size(len(weights.up), weights.down), _size(len(weight), weight)
         if have != want:
             raise LoraFileError(
-                f"this LoRA's {key} is {have[0]}×{have[1]}, but {base.name!r} ({base.family.title}) has "
-                f"{want[0]}×{want[1]} there: it is for {other or 'another base'}"
+                f"this LoRA's {key} is {have}, but {base.name!r} ({base.family.title}) has {want} there: it is for "
+                f"{other or 'another base'}"
             )
     return renamed
+
+
+def _size(outputs: int, tensor: Tensor) -> str:
+    """Of a module, out×in, and ×k×k where it is a convolution of such a kernel."""
+    kernel = [] if tensor.shape[2:].numel() == 1 else tensor.shape[2:]
+    return "×".join(str(n) for n in (outputs, tensor.shape[1], *kernel))
 
 
 def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[], None]:
@@ -286,7 +294,7 @@ def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[]
     Undo in the reverse order if several are merged. Raises LoraFileError if it does not fit; nothing is changed then.
     """
     state = check_fit(base, state)
-    keys = base_keys(base)
+    keys = base_keys(base, resnets=True)
     kept: list[tuple[Tensor, Tensor]] = []
     for key, weights in state.items():
         parent, name = parent_of(base, keys[key])
@@ -317,7 +325,7 @@ def to_diffusers(state: LoraState, layout: Layout) -> tuple[dict[str, Tensor], d
     Write it with `to_bytes` as pytorch_lora_weights.safetensors. Text keys have the `text_model.` level, which
     diffusers takes off where its transformers has dropped it. Raises LoraFileError if modules differ in rank or alpha.
     """
-    keys = kohya_keys(layout)
+    keys = kohya_keys(layout, resnets=True)
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     for network, encoder, prefix in (("unet", 0, "unet"), ("text", 0, "text_encoder"), ("text", 1, "text_encoder_2")):
@@ -327,12 +335,13 @@ def to_diffusers(state: LoraState, layout: Layout) -> tuple[dict[str, Tensor], d
         scales = {(weights.rank, weights.alpha) for weights in part.values()}
         if len(scales) > 1:
             raise LoraFileError(
-                "modules of different rank or alpha cannot be written for diffusers; use kohya's layout"
+                "modules of different rank or alpha cannot be written for diffusers; use kohya's layout, or vez convert"
             )
         rank, alpha = scales.pop()
         # peft matches a target by the end of a module's path, so the paths inside a block are enough.
-        targets = sorted({keys[key].path.rpartition(".attentions.")[2].split(".", 1)[1] if network == "unet"
-                          else keys[key].path for key in part})  # fmt: skip
+        paths = [keys[key].path for key in part]
+        targets = sorted({path.rpartition(".attentions.")[2].split(".", 1)[1] if ".attentions." in path else path
+                          for path in paths})  # fmt: skip
         config |= {f"{prefix}.r": rank, f"{prefix}.lora_alpha": alpha, f"{prefix}.target_modules": targets}
         for key, weights in part.items():
             path = f"{prefix}.{'text_model.' if network == 'text' else ''}{keys[key].path}"

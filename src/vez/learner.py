@@ -22,8 +22,10 @@ from vez.tape import learning_rate_factor
 
 def rates_of(variant: Variant, step: int, *, steps: int) -> Rates:
     """A variant's settings at ``step`` (0-based) of ``steps``."""
-    unet, text = (
-        lr
+    unet, text, text2 = (
+        None
+        if lr is None
+        else lr
         * learning_rate_factor(
             step,
             steps=steps,
@@ -33,13 +35,14 @@ def rates_of(variant: Variant, step: int, *, steps: int) -> Rates:
             power=variant.power,
             lr=lr,
         )
-        for lr in (variant.lr_unet, variant.lr_text)
+        for lr in (variant.lr_unet, variant.lr_text, variant.lr_text2)
     )
     args: dict[str, Any] = variant.optimizer_args if variant.optimizer == "adamw" else {}
     beta1, beta2 = args.get("betas", BETAS)
     return Rates(
-        unet,
-        text,
+        unet or 0.0,
+        text or 0.0,
+        text2=text2,
         weight_decay=variant.weight_decay,
         clip=variant.clip_grad,
         plus=variant.lora_plus or 1.0,
@@ -103,9 +106,9 @@ class Learner:
 
     def _hold_norms(self, v: int, largest: float) -> None:
         """kohya's max-norm: where ‖ΔW‖ of a module is larger, down and up shrink by the same factor."""
-        spec = self.lora.specs[v]
-        for down, up in self.lora.rows(self.lora.params.detach(), v).values():
-            norm = product_norm(down, up) * (spec.alpha / spec.rank)
+        parts = self.lora.parts(v)
+        for key, (down, up) in self.lora.rows(self.lora.params.detach(), v).items():
+            norm = product_norm(down, up) * parts[key].scale
             factor = (largest / norm.clamp(min=largest)).sqrt().float()  # 1 where it is not larger
             down.mul_(factor)
             up.mul_(factor)

@@ -1,141 +1,76 @@
-"""LoRA layers: V variants side by side over one frozen weight (Hu et al. 2021; kohya's choice of modules).
+"""The LoRAs of V variants side by side over one frozen base (Hu et al. 2021; kohya's choice of modules).
 
-Activations are (V·B, …), variant after variant. The base multiplies once over all of them; each variant's down and up
-multiply their own part, by batched products over V. Ranks are padded to the largest: the padding is zero, and since a
-zero row of down meets a zero column of up, it gets no gradient and stays zero. Nothing crosses from variant to variant.
+Their weights lie in flat buffers, a row per variant. A module's ranks are padded to the largest: the padding is zero,
+and since a zero row of down meets a zero column of up, it gets no gradient and stays zero. So does the whole module of
+a variant that does not adapt it. Nothing crosses from variant to variant.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vez.base import Base
 from vez.errors import LoraFileError
-from vez.interop import LoraState, LoraWeights, Network, base_keys, parent_of
+from vez.interop import LoraState, LoraWeights, Network, Target, base_keys, parent_of
+from vez.layers import LoraConvLayer, LoraLayer, Pair
+from vez.shape import LoraSpec, Part, modules_of
+
+__all__ = ["Kind", "LoraLayer", "LoraSet", "LoraSpec", "Segment", "Stretch", "attach"]
 
 
 @dataclass(frozen=True)
-class LoraSpec:
-    """One variant's LoRA: its rank, its alpha (scale = alpha/rank), and which networks it adapts."""
+class Kind:
+    """What shares a learning rate: a network's downs or ups, at the share ``lr`` of its rate."""
 
-    rank: int
-    alpha: float
-    unet: bool = True
-    text: bool = True
+    network: Network
+    encoder: int
+    up: bool
+    lr: float
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Where one module's weights lie in each row of the flat buffers; ranks there are padded."""
+    """Where one module's weights lie in each row of the flat buffers; ``rank`` is the padded one.
+
+    ``inputs`` counts a convolution's kernel too; ``kernel`` is empty for a linear layer. ``parts`` has what each
+    variant makes of the module, None where it leaves it alone.
+    """
 
     key: str
-    network: Network
+    target: Target
+    rank: int
     inputs: int
     outputs: int
-    convolution: bool
+    kernel: tuple[int, ...]
     down: slice
     up: slice
+    parts: tuple[Part | None, ...]
+
+    @property
+    def network(self) -> Network:
+        """The network that the module is in."""
+        return self.target.network
+
+    def kind(self, variant: int, *, up: bool) -> Kind:
+        """What its downs, or ups, share a variant's learning rate with."""
+        part = self.parts[variant]
+        return Kind(self.target.network, self.target.encoder, up, part.lr if part else 1.0)
 
 
-class _LoraProduct(torch.autograd.Function):
-    """y = x Wᵀ + b + s · (x downᵀ) upᵀ for frozen W, as one node: no sum of two input gradients, one copy of x kept.
+@dataclass(frozen=True)
+class Stretch:
+    """Columns of one variant that are of one kind."""
 
-    Gradients of down and up are added straight into their views of the flat buffer; autograd gets none of them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        pair: "_Pair",
-        down: Tensor,
-        up: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """x (V, N, in), weight (out, in); ``down`` (V, R, in) and ``up`` (V, out, R) are the pair's.
-
-        ``mask`` (V, N, R) multiplies what is between them (dropout); None is all ones.
-        """
-        down, up = down.to(x.dtype), up.to(x.dtype)
-        if pair.scale is not None:
-            up = up * pair.scale.to(x.dtype)
-        hidden = torch.bmm(x, down.mT)  # (V, N, R)
-        if mask is not None:
-            mask = mask.to(x.dtype)
-            hidden = hidden * mask
-        y = F.linear(x, weight, bias)  # (V, N, out)
-        y.baddbmm_(hidden, up.mT)
-        ctx.save_for_backward(x, weight, down, up, hidden, mask)
-        ctx.pair = pair
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of x; down's and up's are added to the pair's, in fp32 as the parameters are."""
-        x, weight, down, up, hidden, mask = ctx.saved_tensors
-        pair: _Pair = ctx.pair
-        dy = grads[0]
-        d_hidden = torch.bmm(dy, up)  # (V, N, R); up carries the scale
-        if mask is not None:
-            d_hidden = d_hidden * mask
-        d_up = torch.bmm(dy.mT, hidden).float()  # (V, out, R)
-        pair.up_grad.add_(d_up if pair.scale is None else d_up.mul_(pair.scale))
-        pair.down_grad.add_(torch.bmm(d_hidden.mT, x).float())  # (V, R, in)
-        dx = None
-        if ctx.needs_input_grad[0]:  # False at the first LoRA layer: the gradient stops there
-            dx = dy @ weight
-            dx.baddbmm_(d_hidden, down)
-        return dx, None, None, None, None, None, None
-
-
-@dataclass
-class _Pair:
-    """One module's weights of all variants, views of flat buffers; ``scale`` (V, 1, 1) is alpha/rank, None for 1.
-
-    ``drop`` gives, for N positions, the (V, N, R) mask of a dropout, or None for no mask.
-    """
-
-    down: Tensor
-    up: Tensor
-    down_grad: Tensor
-    up_grad: Tensor
-    scale: Tensor | None = None
-    drop: Callable[[int], Tensor | None] | None = None
-
-
-class LoraLayer(nn.Module):
-    """Stands in for one Linear or 1×1 convolution of the base while LoRAs are attached to it."""
-
-    def __init__(self, base: nn.Module, pair: _Pair) -> None:
-        super().__init__()
-        self.base, self.pair = base, pair
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(V·B, …, in) -> (V·B, …, out); of a convolution (V·B, in, h, w) -> (V·B, out, h, w)."""
-        if x.dim() == 4:
-            out = self._product(x.flatten(2).mT)  # (V·B, h·w, out)
-            image = out.mT.view(len(x), -1, *x.shape[2:])
-            return image.contiguous() if x.is_contiguous() else image
-        return self._product(x)
-
-    def _product(self, x: Tensor) -> Tensor:
-        weight: Any = self.base.weight
-        pair = self.pair
-        rows = x.reshape(len(pair.down), -1, x.shape[-1])  # (V, B·tokens, in)
-        apply: Any = _LoraProduct.apply
-        mask = None if pair.drop is None else pair.drop(rows.shape[1])
-        y: Tensor = apply(rows, weight.flatten(1), self.base.bias, pair, pair.down, pair.up, mask)
-        return y.view(*x.shape[:-1], y.shape[-1])
+    columns: slice
+    kind: Kind
 
 
 class LoraSet:
@@ -147,39 +82,41 @@ class LoraSet:
     def __init__(self, base: Base, specs: Sequence[LoraSpec], segments: Sequence[Segment]) -> None:
         self.base, self.specs, self.segments = base, tuple(specs), tuple(segments)
         self.columns: dict[Network, slice] = {"text": slice(0, 0), "unet": slice(0, 0)}
-        for segment in segments:
-            known = self.columns[segment.network]
-            start = segment.down.start if known.start == known.stop else known.start
-            self.columns[segment.network] = slice(start, segment.up.stop)
-        width = segments[-1].up.stop
-        self.params = torch.zeros(len(specs), width, device=base.device)
+        for network in self.columns:
+            own = [part for s in segments if s.network == network for part in (s.down, s.up)]
+            if own:
+                self.columns[network] = slice(min(part.start for part in own), max(part.stop for part in own))
+        self.params = torch.zeros(len(specs), max(s.up.stop for s in segments), device=base.device)
         self.grads = torch.zeros_like(self.params)
-        self._layers: list[tuple[nn.Module, str, LoraLayer]] = []
-        keys = base_keys(base)
+        self.stretches = [_stretches(segments, v) for v in range(len(specs))]
+        self._layers: list[tuple[nn.Module, str, LoraLayer | LoraConvLayer]] = []
         for segment in segments:
-            parent, name = parent_of(base, keys[segment.key])
-            module = parent.get_submodule(name)
-            layer = LoraLayer(module, self._pair(segment))
+            parent, name = parent_of(base, segment.target)
+            module: Any = parent.get_submodule(name)
+            kind = LoraConvLayer if segment.target.kernel > 1 else LoraLayer
+            layer = kind(module, self._pair(segment))
             self._layers.append((parent, name, layer))
             setattr(parent, name, layer)
         self.set_strength(1.0)
 
-    def _pair(self, segment: Segment) -> _Pair:
-        rank = max(spec.rank for spec in self.specs)
-        down, up = (-1, rank, segment.inputs), (-1, segment.outputs, rank)
-        return _Pair(
+    def _pair(self, segment: Segment) -> Pair:
+        down, up = (-1, segment.rank, segment.inputs), (-1, segment.outputs, segment.rank)
+        return Pair(
             self.params[:, segment.down].view(down).requires_grad_(),
             self.params[:, segment.up].view(up).requires_grad_(),
             self.grads[:, segment.down].view(down),
             self.grads[:, segment.up].view(up),
+            ranks=[part.rank if part else 0 for part in segment.parts],
         )
 
     def set_strength(self, strength: float) -> None:
         """Multiply every variant's LoRA by ``strength`` (1 as trained, 0 the base alone)."""
-        scales = [strength * spec.alpha / spec.rank for spec in self.specs]
-        scale = torch.tensor(scales, device=self.params.device).view(-1, 1, 1)
-        for _, _, layer in self._layers:
-            layer.pair.scale = None if scales == [1.0] * len(scales) else scale
+        known: dict[tuple[float, ...], Tensor | None] = {(1.0,) * len(self.specs): None}
+        for segment, (_, _, layer) in zip(self.segments, self._layers, strict=True):
+            scales = tuple(strength * part.scale if part else 1.0 for part in segment.parts)
+            if scales not in known:
+                known[scales] = torch.tensor(scales, device=self.params.device).view(-1, 1, 1)
+            layer.pair.scale = known[scales]
 
     def drop(self, key: str, mask: Callable[[int], Tensor | None]) -> None:
         """Have a module ask ``mask``, at every pass through it, what to multiply by between down and up."""
@@ -188,42 +125,48 @@ class LoraSet:
                 layer.pair.drop = mask
 
     def trains(self, variant: int, network: Network) -> bool:
-        """Whether the variant adapts this network."""
-        return self.specs[variant].text if network == "text" else self.specs[variant].unet
+        """Whether the variant adapts any module of this network."""
+        return any(stretch.kind.network == network for stretch in self.stretches[variant])
+
+    def parts(self, variant: int) -> dict[str, Part]:
+        """Each module's rank and alpha in one variant; only of what it adapts."""
+        return {s.key: part for s in self.segments if (part := s.parts[variant]) is not None}
 
     def rows(self, buffer: Tensor, variant: int) -> dict[str, tuple[Tensor, Tensor]]:
         """One variant's row of a (V, P) buffer by module: views (rank, in) and (out, rank), without the padding."""
-        rank, padded = self.specs[variant].rank, max(spec.rank for spec in self.specs)
         return {
             s.key: (
-                buffer[variant, s.down].view(padded, s.inputs)[:rank],
-                buffer[variant, s.up].view(s.outputs, padded)[:, :rank],
+                buffer[variant, s.down].view(s.rank, s.inputs)[: part.rank],
+                buffer[variant, s.up].view(s.outputs, s.rank)[:, : part.rank],
             )
             for s in self.segments
-            if self.trains(variant, s.network)
+            if (part := s.parts[variant]) is not None
         }
 
     def state(self, variant: int) -> LoraState:
         """A copy of one variant's weights in kohya's names and shapes, fp32, on the CPU; only of what it trains."""
-        alpha = self.specs[variant].alpha
-        images = {s.key: (..., None, None) if s.convolution else (...,) for s in self.segments}
-        return {
-            key: LoraWeights(down[images[key]].cpu().clone(), up[images[key]].cpu().clone(), alpha)
-            for key, (down, up) in self.rows(self.params.detach(), variant).items()
-        }
+        rows, found = self.rows(self.params.detach(), variant), {}
+        for s in self.segments:
+            part = s.parts[variant]
+            if part is not None:
+                down, up = rows[s.key]
+                down = down.reshape(part.rank, -1, *s.kernel)
+                up = up.reshape(*up.shape, *(1 for _ in s.kernel))
+                found[s.key] = LoraWeights(down.cpu().clone(), up.cpu().clone(), part.alpha)
+        return found
 
     def load_state(self, variant: int, state: LoraState) -> None:
         """Put weights into one variant. Raises LoraFileError unless modules, shapes, rank and alpha are its own."""
-        spec, rows = self.specs[variant], self.rows(self.params, variant)
+        parts, rows = self.parts(variant), self.rows(self.params, variant)
         if state.keys() != rows.keys():
             odd = sorted(state.keys() ^ rows.keys())[0]
             raise LoraFileError(f"these weights and the variant do not adapt the same modules ({odd[:80]})")
         for key, (down, up) in rows.items():
             given = state[key]
             if given.down.flatten(1).shape != down.shape or given.up.flatten(1).shape != up.shape:
-                raise LoraFileError(f"{key} has the rank {given.rank}, not {spec.rank}, or another base's width")
-            if not math.isclose(given.alpha, spec.alpha, rel_tol=1e-3):
-                raise LoraFileError(f"{key} has alpha {given.alpha:g}, not {spec.alpha:g}")
+                raise LoraFileError(f"{key} has the rank {given.rank}, not {parts[key].rank}, or another base's width")
+            if not math.isclose(given.alpha, parts[key].alpha, rel_tol=1e-3):
+                raise LoraFileError(f"{key} has alpha {given.alpha:g}, not {parts[key].alpha:g}")
         with torch.no_grad():
             for key, (down, up) in rows.items():
                 down.copy_(state[key].down.flatten(1))
@@ -252,32 +195,62 @@ def attach(base: Base, variants: Sequence[LoraSpec], *, seed: int) -> LoraSet:
 
     kohya's initialisation: down uniform as kaiming_uniform(a=√5), up zero, so that the LoRA does nothing yet. The
     weights of a module depend on (seed, module, rank) alone, and a smaller rank's are the first rows of a larger one's.
-    A network that no variant adapts is left alone. Raises LoraFileError where the base lacks a module.
+    What no variant adapts is left alone. Raises LoraFileError where the base lacks a module, ConfigError where a
+    variant names what the base lacks.
     """
-    padded = max(spec.rank for spec in variants)
-    segments: list[Segment] = []
-    end = 0
-    for key, target in base_keys(base).items():
-        if not any(spec.text if target.network == "text" else spec.unet for spec in variants):
-            continue
-        parent, name = parent_of(base, target)
-        module = parent.get_submodule(name)
-        if isinstance(module, LoraLayer):
-            raise LoraFileError(f"the base {base.name!r} has LoRAs attached already; detach them first")
-        if not isinstance(module, nn.Linear) and not (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
-            raise LoraFileError(f"{target.path} of {base.name!r} is a {type(module).__name__}, which cannot be adapted")
-        outputs, inputs = module.weight.shape[:2]
-        middle, stop = end + padded * inputs, end + padded * (inputs + outputs)
-        convolution = isinstance(module, nn.Conv2d)
-        segments.append(
-            Segment(key, target.network, inputs, outputs, convolution, slice(end, middle), slice(middle, stop))
-        )
-        end = stop
-    lora = LoraSet(base, variants, segments)
+    adapted = [modules_of(base.layout, spec) for spec in variants]
+    found: dict[str, tuple[Target, Any, tuple[Part | None, ...]]] = {}
+    for key, target in base_keys(base, resnets=any(spec.resnets for spec in variants)).items():
+        parts = tuple(modules[key][1] if key in modules else None for modules in adapted)
+        if any(parts):
+            found[key] = (target, _module(base, target), parts)
+    lora = LoraSet(base, variants, _segments(found))
     for v in range(len(variants)):
         for key, (down, _) in lora.rows(lora.params.detach(), v).items():
             down.copy_(torch.from_numpy(_initial_down(key, seed=seed, rank=down.shape[0], inputs=down.shape[1])))
     return lora
+
+
+def _module(base: Base, target: Target) -> nn.Linear | nn.Conv2d:
+    """The base's module, which can be adapted. Raises LoraFileError."""
+    parent, name = parent_of(base, target)
+    module = parent.get_submodule(name)
+    if isinstance(module, LoraLayer | LoraConvLayer):
+        raise LoraFileError(f"the base {base.name!r} has LoRAs attached already; detach them first")
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (target.kernel, target.kernel) and module.groups == 1:
+        return module
+    if not isinstance(module, nn.Linear):
+        raise LoraFileError(f"{target.path} of {base.name!r} is a {type(module).__name__}, which cannot be adapted")
+    return module
+
+
+def _segments(found: Mapping[str, tuple[Target, Any, tuple[Part | None, ...]]]) -> list[Segment]:
+    """Places in the flat buffer: network by network all downs, then all ups, so that rates lie in few stretches."""
+    segments, end = [], 0
+    for _, group in groupby(found.items(), key=lambda item: (item[1][0].network, item[1][0].encoder)):
+        modules = dict(group)
+        ranks = {key: max(part.rank for part in parts if part) for key, (_, _, parts) in modules.items()}
+        middle = end + sum(ranks[key] * module.weight[0].numel() for key, (_, module, _) in modules.items())
+        for key, (target, module, parts) in modules.items():
+            outputs, inputs = len(module.weight), module.weight[0].numel()
+            down, up = (slice(at, at + ranks[key] * n) for at, n in ((end, inputs), (middle, outputs)))
+            kernel = tuple(module.weight.shape[2:])
+            segments.append(Segment(key, target, ranks[key], inputs, outputs, kernel, down, up, parts))
+            end, middle = down.stop, up.stop
+        end = middle
+    return segments
+
+
+def _stretches(segments: Sequence[Segment], variant: int) -> tuple[Stretch, ...]:
+    """What one variant trains, in the order of the columns; neighbours of one rate are joined."""
+    found: list[Stretch] = []
+    each = [(s, columns, up) for s in segments for columns, up in ((s.down, False), (s.up, True)) if s.parts[variant]]
+    for segment, columns, up in sorted(each, key=lambda one: one[1].start):
+        kind = segment.kind(variant, up=up)
+        if found and found[-1].kind == kind and found[-1].columns.stop == columns.start:
+            columns = slice(found.pop().columns.start, columns.stop)
+        found.append(Stretch(columns, kind))
+    return tuple(found)
 
 
 def _initial_down(key: str, *, seed: int, rank: int, inputs: int) -> np.ndarray[Any, np.dtype[np.float32]]:

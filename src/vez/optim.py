@@ -1,7 +1,7 @@
 """AdamW over the flat buffers of several LoRAs at once, each with its own learning rates, decay and clipping.
 
 Decoupled weight decay (Loshchilov and Hutter 2019), in the order of operations of torch.optim.AdamW, whose numbers it
-gives. A row's two networks are two contiguous stretches, so a learning rate is a number, not a mask.
+gives. What shares a learning rate lies in few contiguous stretches of a row, so a rate is a number, not a mask.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vez.interop import Network
-from vez.lora import LoraSet
+from vez.lora import Kind, LoraSet
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -25,6 +25,7 @@ class Rates:
     """One variant's settings for one step.
 
     ``clip`` is the largest gradient norm; 0 clips nothing. ``plus`` is the learning rate of up over that of down.
+    ``text2`` is the second text encoder's, None as the first's.
     """
 
     unet: float
@@ -34,10 +35,12 @@ class Rates:
     plus: float = 1.0
     betas: tuple[float, float] = BETAS
     eps: float = EPS
+    text2: float | None = None
 
-    def of(self, network: Network, up: bool = False) -> float:
-        """The learning rate of a network's downs, or ups."""
-        return (self.unet if network == "unet" else self.text) * (self.plus if up else 1.0)
+    def of(self, kind: Kind) -> float:
+        """The learning rate of what is of this kind."""
+        text = self.text if kind.encoder == 0 or self.text2 is None else self.text2
+        return (self.unet if kind.network == "unet" else text) * kind.lr * (self.plus if kind.up else 1.0)
 
     def clipping(self, norm: float) -> float:
         """What gradients of this norm are multiplied by: torch.nn.utils.clip_grad_norm_, which kohya calls."""
@@ -76,14 +79,16 @@ class AdamW:
         self.lora.grads.zero_()
 
     def _stretches(self, variant: int, rate: Rates) -> Iterator[tuple[slice, float]]:
-        """Columns that share a learning rate: whole networks, or every down and up where theirs differ (LoRA+)."""
-        if rate.plus == 1:
-            yield from ((self.lora.columns[n], rate.of(n)) for n in self._networks(variant))
-            return
-        for segment in self.lora.segments:
-            if self.lora.trains(variant, segment.network):
-                yield segment.down, rate.of(segment.network)
-                yield segment.up, rate.of(segment.network, up=True)
+        """Columns that share a learning rate, as far as they reach."""
+        columns, lr = slice(0, 0), 0.0
+        for stretch in self.lora.stretches[variant]:
+            if columns.stop == stretch.columns.start and lr == rate.of(stretch.kind):
+                columns = slice(columns.start, stretch.columns.stop)
+                continue
+            if columns.stop > columns.start:
+                yield columns, lr
+            columns, lr = stretch.columns, rate.of(stretch.kind)
+        yield columns, lr
 
     def _update(self, variant: int, columns: slice, *, lr: float, rate: Rates, clip: float) -> None:
         buffers = (self.lora.params.detach(), self.lora.grads, self.first, self.second)

@@ -19,11 +19,12 @@ from vez.dropout import Dropout
 from vez.events import Event, EventLog, Note, Step
 from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
-from vez.lora import LoraSet, LoraSpec, attach
+from vez.lora import LoraSet, attach
 from vez.losses import sample_weights
 from vez.preserve import Preserved
 from vez.rewording import first_wording
 from vez.samples import Samples, samples_of
+from vez.shape import spec_of
 from vez.soundness import broken_tensor, finite
 
 VALIDATED_ANYWAY = 4  # trained pictures in the validation of a dataset that holds none out
@@ -84,7 +85,7 @@ def prepare(
     The trigger and the class noun are needed where a variant preserves.
     """
     variants = [run.variant for run in runs]
-    specs = [LoraSpec(v.rank, v.scale_alpha, unet=v.lr_unet > 0, text=v.lr_text > 0) for v in variants]
+    specs = [spec_of(v) for v in variants]
     samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
     known = dict(zip((row.sha256 for row in dataset.train), samples.moments, strict=True))
     known |= {

@@ -56,7 +56,7 @@ class Preserved:
         words = Words.of(base, captions, frozen=True)
         if words.states is None:
             raise ValueError("frozen words have states")
-        if any(variant.lr_text > 0 for variant in variants):
+        if any(variant.trains_text for variant in variants):
             return cls(base, variants, Words(words.tokens, None), words.states)
         return cls(base, variants, words, words.states)
 

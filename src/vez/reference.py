@@ -28,6 +28,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[dataset.NAME.checks]", config.Checks),
     ("[study.NAME]", config.Study),
     ("[study.NAME.variant.NAME]", config.Variant),
+    ("[study.NAME.variant.NAME.blocks.BLOCK]", config.Block),
     ("[[study.NAME.prompts]]", config.Prompt),
     ("[study.NAME.sampling]", config.Sampling),
 )

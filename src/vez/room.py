@@ -16,14 +16,15 @@ are fitted to measured peaks on a CPU. tests/test_room.py and bench/results hold
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vez import ldm
 from vez.errors import ConfigError
-from vez.family import Layout, layout_of
+from vez.family import Layout, Target, kohya_keys, layout_of
+from vez.shape import LoraSpec, modules_of
 
 PROGRAM = 450e6
 SPREAD = 1.37
@@ -90,26 +91,6 @@ def sizes_of(base: Path | None) -> Sizes:
         raise ConfigError(f"the base {base} is not a Stable Diffusion base that can be read ({error})") from error
 
 
-def resnets(sizes: Sizes) -> Iterator[tuple[int, int, int]]:
-    """(level, channels in, channels out) of each ResNet block of the U-Net, in order."""
-    channels, layers = sizes.channels, int(sizes.unet.get("layers_per_block", 2))
-    skips, width = [channels[0]], channels[0]
-    last = len(channels) - 1
-    for level, out in enumerate(channels):
-        for _ in range(layers):
-            yield level, width, out
-            width = out
-            skips.append(out)
-        if level < last:
-            skips.append(out)  # the downsampler's
-    yield last, width, width
-    yield last, width, width
-    for level in range(last, -1, -1):
-        for _ in range(layers + 1):
-            yield level, width + skips.pop(), channels[level]
-            width = channels[level]
-
-
 def unet_parameters(sizes: Sizes) -> int:
     """Parameters of the U-Net (SD 1.x: 859,520,964; SDXL: 2,567,463,684)."""
     channels, d = sizes.channels, int(sizes.unet["cross_attention_dim"])
@@ -119,7 +100,7 @@ def unet_parameters(sizes: Sizes) -> int:
     pooled = int(sizes.unet.get("projection_class_embeddings_input_dim") or 0)
     if pooled:
         total += pooled * time + time + time * time + time
-    for _, inner, out in resnets(sizes):
+    for _, inner, out in sizes.layout.sizes():
         total += 2 * inner + 9 * inner * out + out + time * out + out + 2 * out + 9 * out * out + out
         total += inner * out + out if inner != out else 0
     for *_, level, depth in sizes.layout.transformers():
@@ -161,11 +142,54 @@ def lora_parameters(sizes: Sizes) -> tuple[int, int]:
     return unet, text
 
 
-def kept_numbers(sizes: Sizes, *, side: int, rank: int, text: bool, plain: bool) -> float:
+def module_sizes(sizes: Sizes) -> dict[str, tuple[int, int]]:
+    """(inputs, times a kernel's cells; outputs) of every module that a LoRA can adapt, by kohya's name."""
+    layout = sizes.layout
+    inside = {path: size for (_, path, _), (_, *size) in zip(layout.blocks(), layout.sizes(), strict=True)}
+    return {key: _module_size(sizes, target, inside) for key, target in kohya_keys(layout, resnets=True).items()}
+
+
+def _module_size(sizes: Sizes, target: Target, inside: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+    path = target.path
+    if target.network == "text":
+        text = sizes.texts[target.encoder]
+        w, f = int(text["hidden_size"]), int(text["intermediate_size"])
+        return {"fc1": (w, f), "fc2": (f, w)}.get(path.rpartition(".")[2], (w, w))
+    if path.rpartition(".")[0] in inside:  # a ResNet's
+        inner, out = inside[path.rpartition(".")[0]]
+        name = path.rpartition(".")[2]
+        return {
+            "conv1": (9 * inner, out),
+            "conv2": (9 * out, out),
+            "time_emb_proj": (4 * sizes.channels[0], out),
+        }.get(name, (inner, out))
+    part, *numbers = target.block.split(".")
+    c = sizes.channels[{"down": int(numbers[0]), "mid": -1, "up": -1 - int(numbers[0])}[part]]
+    if target.resnet:
+        return 9 * c, c  # a sampler
+    d = int(sizes.unet["cross_attention_dim"])
+    ends = {"attn2.to_k": (d, c), "attn2.to_v": (d, c), "ff.net.0.proj": (c, 8 * c), "ff.net.2": (4 * c, c)}
+    return next((size for end, size in ends.items() if path.endswith(end)), (c, c))
+
+
+def lora_numbers(sizes: Sizes, *specs: LoraSpec) -> int:
+    """LoRA parameters of one row of the flat buffers that hold these shapes side by side: ranks padded to the largest.
+
+    Of one shape, its own. Raises ConfigError where it names a block that the base lacks.
+    """
+    ranks: dict[str, int] = {}
+    for spec in specs:
+        for key, (_, part) in modules_of(sizes.layout, spec).items():
+            ranks[key] = max(part.rank, ranks.get(key, 0))
+    widths = module_sizes(sizes)
+    return sum(rank * sum(widths[key]) for key, rank in ranks.items())
+
+
+def kept_numbers(sizes: Sizes, *, side: int, rank: int, text: bool, plain: bool, conv_rank: int = 0) -> float:
     """Numbers that one sample's forward pass keeps. ``side`` of the picture in pixels; ``plain`` attention matrices;
-    ``text``: the text encoders are trained too."""
+    ``text``: the text encoders are trained too; ``conv_rank`` of a LoRA on the two convolutions of a ResNet."""
     area = [(side // FACTOR / 2**level) ** 2 for level in range(len(sizes.channels))]
-    total: float = sum(3 * area[level] * (inner + out) for level, inner, out in resnets(sizes))
+    total: float = sum(area[level] * (3 * (inner + out) + 2 * conv_rank) for level, inner, out in sizes.layout.sizes())
     heads = sizes.unet.get("attention_head_dim", 8)
     for *_, level, depth in sizes.layout.transformers():
         pixels, c = area[level], sizes.channels[level]
@@ -204,8 +228,11 @@ def memory(
     unet: bool = True,
     text: bool = True,
     vae: bool = True,
+    specs: Sequence[LoraSpec] = (),
 ) -> Memory:
     """The predicted peak of a run of ``len(ranks)`` variants side by side.
+
+    ``specs``: their shapes, where modules differ in rank; absent: all have their variant's, and no ResNet is adapted.
 
     ``number_bytes``: 4 for fp32, 2 for bf16; ``unet``, ``text``: whether any variant adapts them; ``vae``: whether one
     is loaded. Raises BaseModelError for a U-Net of an unknown build.
@@ -214,10 +241,12 @@ def memory(
     per_rank = (per_unet if unet else 0) + (per_text if text else 0)
     weights = number_bytes * (unet_parameters(sizes) + text_parameters(sizes))
     plain = on_cpu and number_bytes < FULL and side <= PLAIN_SIDE
-    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, plain=plain)
+    conv_rank = max((spec.conv.rank for spec in specs if spec.conv), default=0)
+    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, plain=plain, conv_rank=conv_rank)
+    width = lora_numbers(sizes, *specs) if specs else per_rank * max(ranks)
     return Memory(
         program=PROGRAM,
         weights=weights + (FULL * vae_parameters(sizes) if vae else 0),
-        loras=float(FULL * STATE_NUMBERS * per_rank * max(ranks) * len(ranks)),
+        loras=float(FULL * STATE_NUMBERS * width * len(ranks)),
         step=SPREAD * number_bytes * batch * len(ranks) * kept,
     )

@@ -73,7 +73,7 @@ def samples_of(
 ) -> "Samples":
     """Encode the training pictures and their captions, and write the tape; ``beside`` for class pictures' own tape."""
     batch, timesteps = variants[0].per_step, len(base.schedule)
-    rows, frozen = dataset.train, not any(variant.lr_text > 0 for variant in variants)
+    rows, frozen = dataset.train, not any(variant.trains_text for variant in variants)
     return Samples(
         base,
         rows,

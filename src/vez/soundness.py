@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vez.interop import base_keys, parent_of
+from vez.interop import parent_of
 from vez.lora import LoraSet
 
 # ‖ΔW‖/‖W‖ below this in every module moves no picture: it is under the rounding of a half-precision W (2⁻¹¹) by 500.
@@ -55,13 +55,12 @@ def finite(lora: LoraSet, variant: int) -> bool:
 
 def base_norms(lora: LoraSet) -> dict[str, float]:
     """‖W‖ of every module of the base that some variant adapts."""
-    keys = base_keys(lora.base)
     found = {}
-    for key in dict.fromkeys(segment.key for segment in lora.segments):
-        parent, name = parent_of(lora.base, keys[key])
+    for segment in lora.segments:
+        parent, name = parent_of(lora.base, segment.target)
         module = parent.get_submodule(name)
         weight: Any = getattr(module, "base", module).weight
-        found[key] = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32))
+        found[segment.key] = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32))
     return found
 
 

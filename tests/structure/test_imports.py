@@ -21,6 +21,7 @@ MAY_IMPORT_HEAVY = {
     "lint/tokens.py",
     "base/",
     "lora.py",
+    "layers.py",
     "optim.py",
     "soundness.py",
     "foreign.py",

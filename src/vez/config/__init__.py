@@ -11,6 +11,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from vez.config.block import Block
 from vez.config.data import (
     PICTURE_CHECKS,
     WORD_CHECKS,
@@ -34,6 +35,7 @@ from vez.errors import ConfigError
 __all__ = [
     "PICTURE_CHECKS",
     "WORD_CHECKS",
+    "Block",
     "CheckName",
     "Checks",
     "Collect",

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from vez.config.block import Block, BlockName
 from vez.config.table import Name, Table
 
 
@@ -21,10 +22,18 @@ class Variant(Table):
     """Rank of the LoRA (kohya: network_dim)."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale of the LoRA is alpha/rank (kohya: network_alpha); absent: the rank."""
+    conv_rank: int = Field(default=0, ge=0, le=1024)
+    """Rank of the LoRA of the U-Net's 3×3 convolutions; above 0 all of its ResNets are adapted (kohya: conv_dim)."""
+    conv_alpha: float | None = Field(default=None, gt=0)
+    """Their alpha (kohya: conv_alpha); absent: as much of conv_rank as alpha is of rank."""
+    blocks: dict[BlockName, Block] = Field(default_factory=dict)
+    """Parts of the U-Net that are treated otherwise, as { "down.1" = { rank = 8 }, up = { lr = 0.5 } } (block_dims)."""
     lr_unet: float = Field(default=1e-4, ge=0)
     """Learning rate of the U-Net's LoRA; 0 leaves the U-Net alone."""
     lr_text: float = Field(default=5e-5, ge=0)
     """Learning rate of the text encoder's LoRA; 0 leaves the text encoder alone."""
+    lr_text2: float | None = Field(default=None, ge=0)
+    """That of SDXL's second text encoder (kohya: the second text_encoder_lr); absent: lr_text."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay."""
     optimizer: str = Field(default="adamw", pattern=r"^(adamw|adamw8bit|prodigy|schedulefree|\w+(\.\w+)+)$")
@@ -102,7 +111,7 @@ class Variant(Table):
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
-        if self.lr_unet == 0 and self.lr_text == 0:
+        if self.lr_unet == 0 and not self.trains_text:
             raise ValueError("lr_unet and lr_text are both 0, so nothing would be trained; set one of them")
         return self
 
@@ -118,9 +127,12 @@ class Variant(Table):
         betas = self.optimizer_args.get("betas", [0.9, 0.999])
         if not isinstance(betas, list) or not all(isinstance(b, float) and 0 <= b < 1 for b in betas) or len(betas) < 2:
             raise ValueError(f"betas are numbers from 0 to below 1, as [0.9, 0.999], not {betas}")
-        rates = {self.lr_unet, self.lr_text} - {0.0}
-        if self.optimizer == "prodigy" and (len(rates) > 1 or self.lora_plus not in (None, 1.0)):
-            raise ValueError("prodigy finds one learning rate for all; set lr_unet = lr_text = 1 and no lora_plus")
+        rates = {self.lr_unet, self.lr_text, self.lr_text2 or 0.0} - {0.0}
+        factors = {block.lr for block in self.blocks.values()} | {self.lora_plus}
+        if self.optimizer == "prodigy" and (len(rates) > 1 or factors - {None, 0.0, 1.0}):
+            raise ValueError(
+                "prodigy finds one learning rate for all; set lr_unet = lr_text = 1, no lora_plus and no lr of blocks"
+            )
         if self.optimizer == "schedulefree" and self.ema is not None:
             raise ValueError("schedulefree averages the weights already; leave ema out")
         return self
@@ -130,6 +142,22 @@ class Variant(Table):
         if self.warmup >= 1 and self.warmup != int(self.warmup):
             raise ValueError(f"warmup = {self.warmup} is neither steps nor a share below 1")
         return self
+
+    @model_validator(mode="after")
+    def _convolutions_have_a_rank(self) -> Self:
+        if self.conv_alpha is not None and not self.adapts_resnets:
+            raise ValueError("conv_alpha goes with conv_rank, which is 0; set conv_rank, or leave conv_alpha out")
+        return self
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether a text encoder is adapted."""
+        return self.lr_text > 0 or bool(self.lr_text2)
+
+    @property
+    def adapts_resnets(self) -> bool:
+        """Whether the U-Net's ResNets and samplers are adapted (LoCon), as kohya does wherever a conv_dim is given."""
+        return self.conv_rank > 0 or any(block.conv_rank for block in self.blocks.values())
 
     @property
     def per_step(self) -> int:

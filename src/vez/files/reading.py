@@ -165,10 +165,7 @@ def _dotted(module: str) -> Place | None:
 
 
 def _weights(path: Path, place: Place, parts: dict[str, Tensor]) -> LoraWeights:
-    weights = module_weights(path, f"{PREFIXES[place.network]}.{place.path}", parts, spatial=True)
-    if weights.up.dim() == 4 and weights.up.shape[2:] != (1, 1):
-        raise LoraFileError(f"{path}: {place.path} has an up part that is a convolution, which no LoRA has")
-    return weights
+    return module_weights(path, f"{PREFIXES[place.network]}.{place.path}", parts)
 
 
 def _with_alpha(

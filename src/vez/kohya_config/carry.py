@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from vez.errors import ConfigError
-from vez.kohya_config import learning
+from vez.kohya_config import blocks, learning
 from vez.kohya_config.carried import Carried
 from vez.kohya_config.options import BY_NAME, OPTIONS, TABLES, Option, key_of
 from vez.kohya_config.read import shown
@@ -124,6 +124,7 @@ def _network(work: Carried) -> None:
             value, comment = work.tables["variant"].get("rank"), "kohya takes an alpha of 0 for the rank"
         if value is not None:
             work.must(name, key, value, comment)
+    blocks.shape(work, like_lora=same or _LIKE_LORA.fullmatch(module.lower()) is not None)
 
 
 def _batch(work: Carried) -> None:

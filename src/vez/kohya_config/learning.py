@@ -48,8 +48,10 @@ def rates(work: Carried, *, same: bool) -> None:
         every = BY_NAME["learning_rate"].default if every is None else every
         work.must("unet_lr", "variant.lr_unet", every if unet is None else unet, comment if unet is None else "")
         work.must("text_encoder_lr", "variant.lr_text", text[0] if text else every, "" if text else comment)
-        if any(rate != text[0] for rate in text[1:]):
-            work.leave("text_encoder_lr", text, "vez has one learning rate for all text encoders; the first was taken")
+        if text[1:2] not in ([], text[:1]) and not only_unet:
+            work.must("text_encoder_lr", "variant.lr_text2", text[1], "of the second text encoder")
+        if len(text) > 2:
+            work.leave("text_encoder_lr", text, "there are two text encoders at most; their rates were taken")
     if only_unet:
         work.must("network_train_unet_only", "variant.lr_text", 0.0, "network_train_unet_only")
     if only_text:
@@ -80,7 +82,7 @@ def settle(work: Carried) -> None:
     why = _refused(work, {})
     if why and "optimizer" in work.tables["variant"]:
         work.leave("optimizer_type", work.tables["variant"]["optimizer"], why)
-        for key in ("optimizer", "optimizer_args", "lr_unet", "lr_text"):
+        for key in ("optimizer", "optimizer_args", "lr_unet", "lr_text", "lr_text2"):
             work.tables["variant"].pop(key, None)
             work.comments.pop(f"variant.{key}", None)
         _leave_rates(work)
