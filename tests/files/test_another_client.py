@@ -4,16 +4,17 @@ Needs the package stable-diffusion-cpp-python (compiled on install) beside the o
 """
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from safetensors.torch import load_file
 
+from full_size import write_folder
 from vez.files.bases import merge_into
 from vez.files.names import known
 from vez.files.reading import LoraFile
@@ -26,42 +27,11 @@ SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random base in the sizes of SD 1.5 (the client knows no others), half precision, without tokenizer."""
-    path = tmp_path_factory.mktemp("sd15")
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, vocab_size=49408
-            )
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-        )
-    for name, network, stem in (
-        ("unet", unet, "diffusion_pytorch_model"),
-        ("vae", vae, "diffusion_pytorch_model"),
-        ("text_encoder", text, "model"),
-    ):
-        (path / name).mkdir()
-        tensors = {key: random_weight(key, tensor) for key, tensor in network.state_dict().items()}
-        if name == "text_encoder":  # the names of published bases
-            tensors = {key if key.startswith("text_model.") else f"text_model.{key}": t for key, t in tensors.items()}
-        save_file(tensors, path / name / f"{stem}.safetensors")
-    return path
-
-
-def random_weight(name: str, like: torch.Tensor) -> torch.Tensor:
-    if like.dim() < 2:
-        return torch.full(like.shape, float(name.endswith("weight")), dtype=torch.float16)
-    spread = 0.02 if "embedding" in name and "linear" not in name else 1 / like[0].numel() ** 0.5
-    return (torch.randn(like.shape) * spread).half()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A random base in the sizes of SD 1.5: the client knows no others."""
+    path = write_folder("sd1", tmp_path_factory.mktemp("sd15"))
+    yield path
+    shutil.rmtree(path)  # gigabytes, which pytest would keep
 
 
 @pytest.fixture(scope="module")
