@@ -4,44 +4,68 @@
 """
 
 import math
+from functools import cache
 
+import numpy as np
 from scipy import integrate, optimize, stats
 
-from vez.metrics.stats import ALPHA, EXACT_LIMIT, smallest_p
+from vez.metrics.stats import ALPHA, EXACT_LIMIT, sign_patterns, smallest_p
 
 POWER = 0.80
 """The chance with which `smallest_detectable` differences would be found."""
+
+FEW_PATTERNS = 30
+"""Below so many sign patterns a p-value moves in steps too coarse for a t test to stand for the sign-flip test."""
+
+DRAWS = 1500
 
 MOST_PROMPTS = 10_000
 """More prompts than this are not asked for: the difference is too small to matter to anybody."""
 
 
-def chance_to_find(diff: float, sd: float, n: int, *, alpha: float = ALPHA) -> float:
-    """The chance that a two-sided paired t test at `alpha` finds a true difference, with the right sign.
-
-    From the noncentral t distribution; a sign-flip test on the same data has nearly the same power, and none at all
-    where so few prompts can give no p as small as `alpha`.
-    """
-    if n < 2 or smallest_p(n) > alpha or diff == 0:
-        return 0.0
-    if sd == 0:
-        return 1.0
-    # The wrong tail (significant in the opposite direction) does not count as a finding.
-    return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(diff) * math.sqrt(n) / sd))
-
-
 def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """The true difference that `n` prompts find with probability `power`; None where they can never reach `alpha`."""
+    """The true difference that the sign-flip test over `n` prompts finds, with the right sign, at probability `power`.
+
+    None where so few prompts can never give a p as small as `alpha`. For normally distributed differences: where only a
+    few sign patterns may be as large as the one seen, by simulation; else as a t test, which then has the same power.
+    """
     if n < 2 or smallest_p(n) > alpha:
         return None
     if sd == 0:
         return 0.0
+    patterns = math.floor(alpha * 2 ** (n - 1) * (1 + 1e-12)) if n <= EXACT_LIMIT else FEW_PATTERNS
+    if n <= 12 and patterns < FEW_PATTERNS:
+        return sd * _by_patterns(n, patterns, power)
+    return sd / math.sqrt(n) * _noncentrality(n, alpha, power)
+
+
+def _noncentrality(n: int, alpha: float, power: float) -> float:
     critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
 
     def shortfall(noncentrality: float) -> float:
+        # The wrong tail (significant in the opposite direction) does not count as a finding.
         return float(stats.nct.sf(critical, n - 1, noncentrality)) - power
 
-    return float(sd / math.sqrt(n) * optimize.brentq(shortfall, 1e-6, 4 * critical + 10))
+    return float(optimize.brentq(shortfall, 1e-6, 4 * critical + 10))
+
+
+@cache
+def _by_patterns(n: int, patterns: int, power: float) -> float:
+    """The shift, in sd, at which no more than `patterns` of the 2^(n − 1) sign patterns reach the sum seen.
+
+    The same normal numbers are shifted until the share of findings is `power`, which is so right to ±0.02.
+    """
+    noise = np.random.default_rng(0).standard_normal((DRAWS, n))
+    signs = sign_patterns(n)
+    sums, slopes = noise @ signs.T, signs.sum(axis=1)  # of the noise, and of a shift by 1
+
+    def shortfall(shift: float) -> float:
+        flipped = sums + shift * slopes  # (draws, 2^(n-1)); the first pattern is the sum as seen
+        np.abs(flipped, out=flipped)
+        reached = np.count_nonzero(flipped >= flipped[:, :1] - 1e-9, axis=1)
+        return float(np.mean((reached <= patterns) & (sums[:, 0] > -n * shift))) - power
+
+    return float(optimize.brentq(shortfall, 0.1, 6.0, xtol=0.01))
 
 
 def detectable_by_design(
@@ -97,6 +121,7 @@ def wins_needed(votes: int, *, alpha: float = ALPHA) -> int | None:
     return wins if wins <= votes else None
 
 
+@cache
 def best_of(k: int) -> float:
     """How far the best of `k` equal candidates lies above their truth on average, in standard errors of one candidate.
 
@@ -117,6 +142,7 @@ def spread_of_equals(k: int) -> float:
     return 2 * best_of(k)
 
 
+@cache
 def spread_limit(k: int, *, alpha: float = ALPHA) -> float:
     """Best minus worst that `k` equal candidates exceed with probability `alpha`, in standard errors: 3.86 for 5."""
     return float(stats.studentized_range.isf(alpha, k, math.inf))

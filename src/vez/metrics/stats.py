@@ -7,6 +7,7 @@ first and only then compared across prompts. Pooling pictures instead gives 95 %
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -88,13 +89,20 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0, draws: int = MONTE_CAR
     # A pattern that ties with the observed one must count as "at least as large" in spite of rounding.
     tied = observed - 1e-9 * float(np.abs(d).sum())
     if d.size <= EXACT_LIMIT:
-        # Negating a pattern negates its sum, so half of the patterns say everything.
-        codes = np.arange(2 ** (d.size - 1), dtype=np.int64)
-        signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(d.size)) & 1)  # (2^(n-1), n)
-        return float(np.mean(np.abs(signs @ d) >= tied))
-    rng = np.random.default_rng(seed)
-    signs = rng.integers(0, 2, (draws, d.size)) * 2.0 - 1.0
-    return float((np.count_nonzero(np.abs(signs @ d) >= tied) + 1) / (draws + 1))
+        return float(np.mean(np.abs(sign_patterns(d.size) @ d) >= tied))
+    return float((np.count_nonzero(np.abs(_random_signs(d.size, seed, draws) @ d) >= tied) + 1) / (draws + 1))
+
+
+@cache
+def sign_patterns(n: int) -> NDArray[np.float64]:
+    """All patterns of n signs but for their negatives, which say the same: (2^(n − 1), n), the first all +1."""
+    codes = np.arange(2 ** (n - 1), dtype=np.int64)
+    return 1.0 - 2.0 * ((codes[:, None] >> np.arange(n)) & 1)
+
+
+@lru_cache(maxsize=2)
+def _random_signs(n: int, seed: int, draws: int) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).integers(0, 2, (draws, n)) * 2.0 - 1.0
 
 
 def smallest_p(n: int) -> float:
