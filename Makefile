@@ -1,6 +1,6 @@
 # Everything works on a fresh machine with only Python >= 3.11, make and a package index: the first target that needs the environment makes it.
 #   make demo        the whole way on the embedded base, on a CPU: dataset, LoRAs, grids, scores, report
-#   make test        the suite (seconds per file);  make test-slow  the rest of it
+#   make test        the suite (seconds per file);  make test-slow  the rest of it, with what each test took
 #   make lint        ruff, mypy --strict, import layers, generated reference
 #   make bench       the benchmarks of bench/
 
@@ -37,7 +37,7 @@ test: $(STAMP)
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow --durations=0 --durations-min=1 $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests bench
