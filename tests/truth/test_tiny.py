@@ -85,7 +85,7 @@ def truth_of_the_bench() -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 def test_the_demo_learns_the_costume(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", str(tmp_path / "demo")])
