@@ -140,7 +140,7 @@ def train_runs(
         words = config.project.trigger, config.project.noun
         if todo:
             yield from preflight(
-                base, frozen, todo, precision=study.precision, checkpointing=study.checkpointing,
+                base, frozen, todo, precision=study.precision,
                 sampling=study.sampling, seed=study.seeds[0], prior=class_pictures, trigger=words[0], noun=words[1],
             )  # fmt: skip
         for seed in study.seeds:
@@ -156,7 +156,6 @@ def train_runs(
                 keep=study.keep,
                 validate_every=study.validate_every,
                 precision=study.precision,
-                checkpointing=study.checkpointing,
                 prior=class_pictures,
                 trigger=words[0],
                 noun=words[1],
