@@ -35,6 +35,9 @@ OPTIONS = {
     "import": ["SOURCE", "DATASET", "--layout", "--extension", "--config"],
     "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution", "--from-kohya"],
     "lint": ["[DATASET]...", "--json", "--config"],
+    "judge": [
+        *("STUDY", "--judge", "--votes", "--minutes", "--arm", "--results", "--port", "--browser", "--config"),
+    ],
     "report": ["STUDY", "--config"],
     "sample": ["STUDY", "--profile", "--arms", "--config", "--device"],
     "score": ["STUDY", "--config", "--device"],
