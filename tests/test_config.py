@@ -48,7 +48,7 @@ def test_the_least_file(tmp_path: Path) -> None:
     config = loaded(tmp_path, GOOD)
     study = config.study["thesis"]
     assert config.root == tmp_path.resolve() and config.dataset["v1"].resolution == 512
-    assert study.variant["v1"].scale_alpha == 32 and study.seeds == (0,) and (study.suite, study.prompts) == ("v1", ())
+    assert study.variant["v1"].scale_alpha == 32 and study.seeds == (0,) and (study.suite, study.prompts) == (None, ())
     assert study.sampling.solver == "dpm++2m"
 
 

@@ -11,7 +11,7 @@ from vez.config import Project, Prompt, Study
 from vez.errors import ConfigError
 
 PROJECT = Project(
-    base="tiny",
+    base="some/base",
     trigger="nosnjaoutfit",
     noun="folk costume",
     describes="traditional Serbian folk costume",
@@ -120,8 +120,9 @@ def test_the_kind_words_the_suite() -> None:
     assert first("garment") == "a photo of a woman wearing {trigger} {noun} in the snow"
     assert first("style") == "a village in the snow in the style of {trigger} {noun}"
     assert first("object") == first(None) == "a photo of {trigger} {noun} in the snow"
-    tiny = PROJECT.model_copy(update={"kind": "style"})
-    assert suite.asked(study(suite="tiny"), tiny).about["kind"] == "garment", "its world has no other"
+    tiny = PROJECT.model_copy(update={"kind": "style", "base": "tiny"})
+    assert suite.asked(study(), tiny).about["suite"] == "tiny", "words that the base knows"
+    assert suite.asked(study(), tiny).about["kind"] == "garment", "its world has no other"
 
 
 def test_the_hash_names_the_suite() -> None:

@@ -27,6 +27,7 @@ base = {base}            # a hub id, a diffusers folder, or "tiny" (in the packa
 trigger = {trigger}      # the made-up word that will call the concept
 noun = {noun}            # what kind of thing it is: stands beside the trigger word
 describes = {describes}  # the concept in words that CLIP knows: what the scores ask for instead of the trigger word
+# kind = "garment"         # or character, object, style: how vez's prompts are worded
 
 # One table per version of the dataset. A picture is never changed. How a heap of pictures becomes a dataset:
 #   vez collect · vez check · vez crop · vez caption · vez lint · vez diff (docs/dataset.md)
@@ -49,12 +50,15 @@ validate_every = 100
 rank8 = {{ dataset = "v1", batch = 2, rank = 8 }}
 rank32 = {{ dataset = "v1", batch = 2, rank = 32 }}
 
-# What is drawn to compare them; without any, vez asks its own list of scenes, with and without the trigger word.
+# What is drawn to compare them is vez's suite of prompts, with and without the trigger word: 200 pictures for each
+# LoRA and for none (`vez study --plan` says how long that takes); profile = "quick" draws 12. Your own are added to it.
+# [study.first.sampling]
+# profile = "standard"      # or quick, thorough
+# strengths = [0.6, 0.8, 1.0]
+# checkpoints = "all"       # those that save_every kept
 # [[study.first.prompts]]
 # text = "a photo of {{trigger}} {{noun}} in the snow"
-# role = "trigger"
 # context = "in the snow"
-# group = "snow"
 """
 
 

@@ -99,8 +99,9 @@ class Study(Table):
     """A search: settings and the values to try, as { rank = [4, 16], lr_unet = [5e-5, 1e-4] }, in every variant."""
     pick: int | None = Field(default=None, ge=1)
     """How many of the combinations of vary are tried, spread evenly; absent: all."""
-    suite: Literal["v1", "tiny", "own"] = "v1"
-    """What is drawn to compare them: vez's suite, the same in words that "tiny" knows, or own: prompts alone."""
+    suite: Literal["v1", "tiny", "own"] | None = None
+    """What is drawn to compare them: v1: vez's prompts · tiny: the same in words that the base "tiny" knows · own: only
+    prompts; absent: v1, for "tiny" its own."""
     prompts: tuple[Prompt, ...] = ()
     """Prompts of your own; they are added to the suite, and are all of it where it is own."""
     sampling: Sampling = Sampling()

@@ -107,7 +107,8 @@ def asked(study: Study, project: Project, *, profile: str | None = None) -> Aske
         about = {"suite": "own", "sha256": None, "kind": None, "profile": chosen}
         return Asked(prompts, sampling, about)
     chosen = chosen or "standard"
-    of_kind = SUITES[study.suite]
+    name = study.suite or (tiny.VERSION if project.base == tiny.VERSION else v1.VERSION)
+    of_kind = SUITES[name]
     kind = next(k for k in (project.kind, UNSAID, *of_kind) if k in of_kind)
     prompts = _taken(of_kind[str(kind)], chosen)
     if chosen not in ("probe", CONFIRM):
@@ -116,7 +117,7 @@ def asked(study: Study, project: Project, *, profile: str | None = None) -> Aske
     twice = sorted({id for id in ids if ids.count(id) > 1})
     if twice:
         raise ConfigError(f"the id {twice[0]!r} is that of a prompt of vez's suite; give yours another")
-    about = {"suite": study.suite, "sha256": sha256_of(study.suite), "kind": kind, "profile": chosen}
+    about = {"suite": name, "sha256": sha256_of(name), "kind": kind, "profile": chosen}
     return Asked(prompts, sampling, about)
 
 
