@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from vez import config
-from vez.config import Config
+from vez.config import Config, Project, Study
 from vez.errors import ConfigError, StoreError
 from vez.foresight import check_disk, check_memory
-from vez.plan import HEADER, Cost, Plan, cost_of, groups, named, plan, rate_key, span
+from vez.plan import HEADER, QUICK, Cost, Drawn, Plan, cost_of, groups, named, plan, rate_key, span
 from vez.room import Sizes, sizes_of
+from vez.suite import asked
 
 THESIS = """
 [project]
@@ -79,6 +80,14 @@ def test_a_measured_rate_gives_the_time(thesis: Config) -> None:
     assert "about 26 min in all" in made.text()
     other = plan(thesis, "thesis", pictures={"v1": 30, "v2": 34}, cost=cost_of(None), rates=rates, device="cpu")
     assert other.seconds is None, "a rate of another device says nothing"
+
+
+def test_drawing_that_takes_hours_names_the_quick_profile() -> None:
+    assert Drawn(6, 200, "standard", 0.5).text().endswith("about 10 min")
+    assert Drawn(6, 200, "standard", 30.0).text().endswith('about 10 h 0 min; profile = "quick" takes about 36 min')
+    project = Project(base="b", trigger="t", noun="n", describes="d")
+    study = Study.model_validate({"steps": 1, "variant": {"v": {"dataset": "d"}}})
+    assert asked(study, project, profile="quick").images == QUICK
 
 
 def test_epochs_and_repeats_count_as_in_kohya(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from vez.room import FACTOR, FULL, KEPT_TEXT, SPREAD, TOKENS, Sizes, lora_parame
 from vez.suite import asked
 from vez.sweep import counted
 
+LONG = 3600  # seconds of drawing after which a smaller profile is named
+QUICK = 12  # pictures of the profile quick for each arm
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 _MOMENTS = {"adamw8bit": 0.5, "prodigy": 4.0}  # of which prodigy's also holds the first weights and a sum
 HEADER = 600_000  # bytes of names and metadata in a LoRA file, at most (SD 1.x: 0.12 million, SDXL: 0.46)
@@ -113,6 +115,8 @@ class Drawn:
         time = "time unknown until the first are drawn"
         if self.seconds is not None:
             time = f"about {span(self.seconds * self.images)}"
+            if self.seconds * self.images > LONG and self.profile in ("standard", "thorough"):
+                time += f'; profile = "quick" takes about {span(self.seconds * self.arms * QUICK)}'
         return f"{self.images} images to compare them ({how}{self.each} for each of {self.arms} arms), {time}"
 
 
