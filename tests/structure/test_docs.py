@@ -60,9 +60,9 @@ def test_every_key_has_its_row_in_the_page_about_training(heading: str, keys: It
     if heading != "## Size":  # a variant's keys stand in all that follows
         section = section.split("\n## ")[0]
     for key in keys:
-        (row,) = [line for line in section.splitlines() if line.startswith(f"| `{key}` |")]
+        row = next((line for line in section.splitlines() if line.startswith(f"| `{key}` |")), "")
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
-        assert len(cells) == 4 and all(cells), row
+        assert len(cells) == 4 and all(cells), f"{key}: {row}"
 
 
 def test_every_event_and_its_fields_are_in_the_page_of_files() -> None:
