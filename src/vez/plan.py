@@ -205,9 +205,7 @@ def plan(
     )
 
 
-def drawings(
-    config: Config, name: str, passes: Sequence[Pass], *, rates: Mapping[str, float], device: str
-) -> Drawn:
+def drawings(config: Config, name: str, passes: Sequence[Pass], *, rates: Mapping[str, float], device: str) -> Drawn:
     """What will be drawn of these passes' runs. Raises ConfigError for prompts that cannot be drawn together."""
     study, arms = config.study[name], 1
     how = study.sampling
