@@ -14,7 +14,7 @@ from vez.events import Done, Event, Note, Stage
 from vez.metrics import embed
 from vez.metrics.definitions import METRICS, describing
 from vez.metrics.embed import Clip
-from vez.metrics.scores import reference_pictures, score
+from vez.metrics.scores import reference_pictures, score, settings_of
 from vez.store import making, open_artifact
 
 PROJECT = Project(base="tiny", trigger="zolka", noun="coat", describes="red coat")
@@ -30,8 +30,11 @@ def blotch(seed: int, size: int = 32) -> Image.Image:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A samples artifact: two arms, three groups of four roles, two seeds, pictures of coloured noise."""
-    folder = tmp_path_factory.mktemp("study") / "samples"
-    config = {"arms": {"base": None, "v1": "0" * 64}}
+    return draw(tmp_path_factory.mktemp("study") / "samples", "B")
+
+
+def draw(folder: Path, letter: str) -> Path:
+    config = {"arms": {"base": None, "v1": {"lora": "0" * 64, "variant": "v1", "run": "v1-3", "seed": 3}}}
     rows = []
     with making(folder, kind="samples", parents={"base": "b"}, config=config, version=1) as made:
         for a, arm in enumerate(ARMS):
@@ -40,10 +43,11 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for r, (role, text) in enumerate(KINDS.items()):
                     for seed in range(2):
                         file = f"{arm}/{role}{g}-{seed}.png"
-                        blotch(1000 * a + 100 * g + 10 * r + seed).save(made.path / file)
+                        blotch(1000 * a + 100 * g + 10 * r + seed + 5000 * (letter != "B")).save(made.path / file)
                         row = {
                             "arm": arm,
-                            "prompt": f"{role}{g}",
+                            "prompt": f"{role}{g}" if letter == "B" else f"{letter}-{role}{g}",
+                            "set": letter,
                             "group": f"g{g}",
                             "role": role,
                             "text": f"{text} {g}",
@@ -141,3 +145,38 @@ def test_what_is_not_samples_is_refused(tiny_dataset: Dataset, clip: Clip, tmp_p
     (torn / "v1/trigger0-0.png").unlink()
     with pytest.raises(StoreError, match=r"lacks 'v1/trigger0-0\.png'"):
         run(torn, {}, clip, tmp_path / "scores")
+
+
+def test_what_confirms_is_measured_and_kept_apart(
+    scored: tuple[Path, list[Event]], samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path: Path
+) -> None:
+    later = draw(tmp_path / "confirm", "G")
+    run(samples, {"v1": tiny_dataset}, clip, tmp_path / "scores", confirm=later)
+    both, alone = (json.loads((f / "summary.json").read_bytes()) for f in (tmp_path / "scores", scored[0]))
+    assert alone["confirmation"] == {} and alone["settings"]["v1"]["T1"]["training_seeds"] == 1
+    for table in ("arms", "against_base"):
+        assert both[table]["v1"]["T1"] == alone[table]["v1"]["T1"]  # the choice is made without the confirmation
+        assert both["confirmation"][table]["v1"]["T1"] != alone[table]["v1"]["T1"]
+    assert both["confirmation"]["arms"]["v1"]["T1"]["n_prompts"] == 3
+    parents = open_artifact(tmp_path / "scores").parents
+    assert parents["confirm"] == open_artifact(later).id and parents["samples"] == open_artifact(samples).id
+    image = embed.image_features(clip, [later / "v1/trigger1-0.png"])[0]
+    cosine = float(image @ embed.text_features(clip, ["A photo depicts zolka coat, hill 1"])[0])
+    rows = [json.loads(line) for line in (tmp_path / "scores/scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    (row,) = [r for r in rows if (r["metric"], r["arm"], r["prompt"], r["seed"]) == ("T0", "v1", "G-trigger1", 0)]
+    assert row["value"] == pytest.approx(2.5 * max(cosine, 0), abs=2e-5)
+    with pytest.raises(StoreError, match="is a dataset, not samples"):
+        run(samples, {}, clip, tmp_path / "x", confirm=tiny_dataset.path)
+
+
+def test_arms_of_one_setting_are_known_by_the_manifest() -> None:
+    def record(seed: int) -> dict[str, object]:
+        return {"lora": "0", "variant": "v1", "run": f"v1-{seed}", "seed": seed}
+
+    assert settings_of({"base": None, "v1-0@400x0.6": record(0), "v1-1@400x0.6": record(1), "v1-1": record(1)}) == {
+        "v1-0@400x0.6": ("v1@400x0.6", 0),
+        "v1-1@400x0.6": ("v1@400x0.6", 1),
+        "v1-1": ("v1", 1),
+    }
+    # with one training seed arms are called after their variant; an older manifest holds a hash alone
+    assert settings_of({"v1@400": record(0), "v2": "0" * 64}) == {"v1@400": ("v1@400", 0)}

@@ -113,7 +113,7 @@ def prompt_correlation(layout: Layout) -> float | None:
     means = [_row_means(grid)[:, 0] for grid in (layout.of_a, layout.of_b)]
     if len(means[0]) < 3 or any(of.std() <= 1e-10 * float(np.abs(of).max()) for of in means):
         return None
-    return float(np.corrcoef(*means)[0, 1])
+    return float(np.corrcoef(means[0], means[1])[0, 1])
 
 
 def _row_means(grid: Array) -> Array:

@@ -27,7 +27,7 @@ from vez.metrics.definitions import (
 from vez.metrics.embed import PUBLISHED, Clip, image_features, text_features
 from vez.metrics.summary import EXPLAINED, Settings, Values, summarise
 from vez.sample import read_rows
-from vez.store import artifact_id, find, making, open_artifact, write_atomic
+from vez.store import Artifact, artifact_id, find, making, open_artifact, write_atomic
 
 VERSION: Final = 2
 """Counts up when the same samples would give other scores."""
@@ -44,7 +44,7 @@ def score(
     clip: Clip,
     into: Path,
     cache: Path | None = None,
-    settings: Settings | None = None,
+    confirm: Path | None = None,
 ) -> Iterator[Event]:
     """Measure a samples artifact; the last event is Done.
 
@@ -59,41 +59,68 @@ def score(
         clip: who looks.
         into: the artifact's folder.
         cache: folder for picture vectors, by content; None keeps none.
-        settings: arm → its setting and training seed, where several arms are one setting trained with several seeds.
+        confirm: samples of prompts that had no say in a choice, of some of the same arms; None where none were drawn.
     Raises:
-        StoreError: ``samples`` is not a whole samples artifact, or ``into`` cannot be written.
+        StoreError: ``samples`` or ``confirm`` is no whole samples artifact, or ``into`` cannot be written.
         DataError: a picture cannot be read.
     """
-    drawn_from = open_artifact(samples)
-    if drawn_from.kind != "samples":
-        raise StoreError(f"{samples} is a {drawn_from.kind}, not samples; give the folder that sampling made")
-    parents = {"samples": drawn_from.id} | {f"dataset:{arm}": of.id for arm, of in sorted(datasets.items())}
+    drawn_from = {"samples": _samples(samples)} | ({} if confirm is None else {"confirm": _samples(confirm)})
+    parents = {role: of.id for role, of in drawn_from.items()}
+    parents |= {f"dataset:{arm}": of.id for arm, of in sorted(datasets.items())}
     words = project.model_dump(include={"trigger", "noun", "describes"})
-    config = {
-        "project": words,
-        "clip": clip.sha256,
-        "settings": {arm: list(of) for arm, of in (settings or {}).items()},
-    }
+    config = {"project": words, "clip": clip.sha256}
     id = artifact_id("scores", parents, config, VERSION)
     if find(into, id) is None:
         with making(into, kind="scores", parents=parents, config=config, version=VERSION) as made:
-            bare = [arm for arm, lora in drawn_from.config["arms"].items() if lora is None]
-            rows = read_rows(samples)
-            drawn = tuple(Drawn(**{key: row[key] for key in Drawn.__annotations__ if key in row}) for row in rows)
+            arms = drawn_from["samples"].config["arms"]
+            bare = [arm for arm, lora in arms.items() if lora is None]
+            drawn, pictures = _drawn([of.path for of in drawn_from.values()])
             yield Stage("score", len(drawn), f"{len(METRICS)} metrics")
             material = _look(
-                samples, drawn, datasets, project=project, clip=clip, base=next(iter(bare), None), cache=cache
+                pictures, drawn, datasets, project=project, clip=clip, base=next(iter(bare), None), cache=cache
             )
             values = {metric.name: metric.measure(material) for metric in METRICS}
             for metric in METRICS:
                 if not values[metric.name]:
                     yield Note(f"{metric.name} was not measured: it {metric.needs}")
-            _write(made.path, values, material, clip, settings=settings)
+            _write(made.path, values, material, clip, settings=settings_of(arms))
     yield Done(into, id)
 
 
+def settings_of(arms: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Arm → its setting and training seed, by a samples manifest's ``arms``; what does not say so is left out.
+
+    A setting is what several training seeds share: the variant, and the checkpoint and strength where those were swept.
+    """
+    found = {}
+    for arm, record in arms.items():
+        if isinstance(record, Mapping) and record.get("variant") is not None and record.get("seed") is not None:
+            run, variant = str(record.get("run")), str(record["variant"])
+            found[arm] = (variant + arm.removeprefix(run) if arm.startswith(run) else arm, int(record["seed"]))
+    return found
+
+
+def _samples(folder: Path) -> Artifact:
+    artifact = open_artifact(folder)
+    if artifact.kind != "samples":
+        raise StoreError(f"{folder} is a {artifact.kind}, not samples; give the folder that sampling made")
+    return artifact
+
+
+def _drawn(folders: Sequence[Path]) -> tuple[tuple[Drawn, ...], tuple[Path, ...]]:
+    """Every picture of the samples, and of the confirmation its own set; and where it lies."""
+    drawn, pictures = [], []
+    for folder in folders:
+        for row in read_rows(folder):
+            of = Drawn(**{key: row[key] for key in Drawn.__annotations__ if key in row})
+            if folder == folders[0] or of.set == CONFIRMING:
+                drawn.append(of)
+                pictures.append(folder / of.file)
+    return tuple(drawn), tuple(pictures)
+
+
 def _look(
-    samples: Path,
+    pictures: Sequence[Path],
     drawn: tuple[Drawn, ...],
     datasets: Mapping[str, Dataset],
     *,
@@ -114,7 +141,7 @@ def _look(
     vectors = text_features(clip, [PREFIX + text for text in texts]).astype(np.float64)
     return Material(
         drawn=drawn,
-        images=see([samples / d.file for d in drawn]),
+        images=see(pictures),
         texts=dict(zip(texts, vectors, strict=True)),
         reference=see(reference_pictures(datasets.values())),
         training={arm: see([of.path / row.file for row in of.train]) for arm, of in datasets.items()},
@@ -143,9 +170,7 @@ def _trigger_texts(project: Project) -> tuple[str, str]:
     return f"a photo of {project.trigger} {project.noun}", f"a photo of {project.describes}"
 
 
-def _write(
-    folder: Path, values: Mapping[str, Values], material: Material, clip: Clip, *, settings: Settings | None
-) -> None:
+def _write(folder: Path, values: Mapping[str, Values], material: Material, clip: Clip, *, settings: Settings) -> None:
     rows = [
         {"arm": arm, "prompt": prompt, "seed": seed, "metric": name, "value": value}
         for name, of_arm in values.items()

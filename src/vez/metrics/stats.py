@@ -97,12 +97,12 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0, draws: int = MONTE_CAR
 def sign_patterns(n: int) -> NDArray[np.float64]:
     """All patterns of n signs but for their negatives, which say the same: (2^(n − 1), n), the first all +1."""
     codes = np.arange(2 ** (n - 1), dtype=np.int64)
-    return 1.0 - 2.0 * ((codes[:, None] >> np.arange(n)) & 1)
+    return np.where((codes[:, None] >> np.arange(n)) & 1, np.float64(-1), np.float64(1))
 
 
 @lru_cache(maxsize=2)
 def _random_signs(n: int, seed: int, draws: int) -> NDArray[np.float64]:
-    return np.random.default_rng(seed).integers(0, 2, (draws, n)) * 2.0 - 1.0
+    return np.where(np.random.default_rng(seed).integers(0, 2, (draws, n)), np.float64(1), np.float64(-1))
 
 
 def smallest_p(n: int) -> float:
