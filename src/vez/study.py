@@ -233,6 +233,7 @@ def score_samples(
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
+    confirmed = folder_of(config, name) / CONFIRMED
     yield from score(
         folder_of(config, name) / "samples",
         _datasets_of_arms(config, name, loaded),
@@ -240,6 +241,7 @@ def score_samples(
         clip=embed.load(_clip_source(config, name), device=choose(device)),
         into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
+        confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
     )
 
 
