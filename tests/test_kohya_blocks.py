@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from test_kohya_config import made
 from vez.config import Variant
 from vez.errors import ConfigError
 from vez.family import FAMILIES, kohya_keys, numbered_blocks
@@ -125,3 +126,14 @@ def test_the_table_says_what_the_lists_say(
             rank, alpha = (conv[i], 2.0) if target.kernel == 3 else (dims[i], alphas[i])
             wanted = None if rank == 0 or factors[i] == 0 else (rank, alpha, factors[i])
             assert (part and (part.rank, part.alpha, part.lr)) == wanted, key
+
+
+def test_a_config_with_blocks_becomes_a_vez_toml_that_loads(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    text = f'network_dim = 8\nnetwork_alpha = 4\nnetwork_args = ["conv_dim=2", "block_dims={listed({4: 2}, 8)}"]\n'
+    file.write_text(text, encoding="utf-8")
+    _, _, one = made(tmp_path / "new", file)
+    assert (one.conv_rank, one.conv_alpha) == (2, 1.0)
+    assert {name: block.model_dump(exclude_none=True) for name, block in one.blocks.items()} == {
+        "down.1.0": {"rank": 2, "alpha": 4.0}
+    }

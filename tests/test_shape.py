@@ -21,7 +21,8 @@ from vez.header import network_args
 from vez.interop import base_keys, load_kohya
 from vez.kohya_config.carry import carry
 from vez.lora import LoraSpec, attach
-from vez.room import lora_numbers, module_sizes, sizes_of
+from vez.plan import cost_of
+from vez.room import lora_numbers, memory, module_sizes, sizes_of
 from vez.shape import Part, modules_of, spec_of
 
 BLOCKS = {
@@ -229,3 +230,14 @@ def test_the_header_says_it_as_kohya_does_and_is_read_back(kind: str, random_bas
     again = Variant(dataset="v", **{key: back[key] for key in ("rank", "alpha", "conv_rank", "conv_alpha", "blocks")})
     assert modules_of(family.layout, spec_of(again)) == modules_of(family.layout, spec_of(one))
     assert json.loads(json.dumps(network_args(base, variant()))) == {}
+
+
+def test_the_plan_counts_what_is_trained() -> None:
+    one = variant(rank=16, conv_rank=8, blocks={"mid": {"rank": 0, "conv_rank": 0}})
+    cost, numbers = cost_of(None), lora_numbers(sizes_of(None), spec_of(one))
+    assert cost.file_bytes(one) == 2 * numbers
+    assert cost.parameters(variant(rank=16)) < numbers < cost.parameters(variant(rank=16, conv_rank=8))
+    how: dict[str, Any] = {"side": 512, "batch": 1, "ranks": [16], "number_bytes": 2}
+    plain, locon = (memory(sizes_of(None), specs=[spec_of(v)], **how) for v in (variant(rank=16), one))
+    assert plain.loras == memory(sizes_of(None), **how).loras == 16 * cost.parameters(variant(rank=16))
+    assert locon.loras == 16 * numbers and locon.step > plain.step

@@ -10,7 +10,8 @@ from pathlib import Path
 from vez.config import Config, Study, Variant
 from vez.errors import ConfigError
 from vez.family import Family, family_of
-from vez.room import FACTOR, FULL, KEPT_TEXT, SPREAD, TOKENS, Sizes, lora_parameters, memory, sizes_of
+from vez.room import FACTOR, FULL, KEPT_TEXT, SPREAD, TOKENS, Sizes, lora_numbers, lora_parameters, memory, sizes_of
+from vez.shape import spec_of
 from vez.suite import asked
 from vez.sweep import counted
 
@@ -49,9 +50,8 @@ class Cost:
         return self.sizes.assumed
 
     def parameters(self, variant: Variant) -> int:
-        """Parameters of a variant's LoRA."""
-        per_rank = (self.unet if variant.lr_unet > 0 else 0) + (self.text if variant.lr_text > 0 else 0)
-        return per_rank * variant.rank
+        """Parameters of a variant's LoRA. Raises ConfigError where it names a block that the base lacks."""
+        return lora_numbers(self.sizes, spec_of(variant))
 
     def file_bytes(self, variant: Variant) -> int:
         """Bytes of the weights in a saved LoRA (fp16); names and metadata add some tens of kilobytes."""
@@ -241,7 +241,8 @@ def peak_bytes(config: Config, study: Study, names: Sequence[str], *, cost: Cost
         number_bytes=FULL if study.precision == "fp32" else HALF,
         on_cpu=device in ("", "cpu"),
         unet=any(variant.lr_unet > 0 for variant in variants),
-        text=any(variant.lr_text > 0 for variant in variants),
+        text=any(variant.trains_text for variant in variants),
+        specs=[spec_of(variant) for variant in variants],
     )
     return plain.peak + _kept_besides(variants, cost) + _long_captions(config, study, variants, cost)
 
@@ -263,7 +264,7 @@ def _kept_besides(variants: Sequence[Variant], cost: Cost) -> float:
 def _long_captions(config: Config, study: Study, variants: Sequence[Variant], cost: Cost) -> float:
     """Bytes that text encoders in training keep of the second and third pieces of long captions."""
     pieces = config.project.tokens // (TOKENS - 2)
-    if not any(variant.lr_text > 0 for variant in variants):
+    if not any(variant.trains_text for variant in variants):
         return 0.0
     kept = sum(int(t["num_hidden_layers"]) * TOKENS * KEPT_TEXT * int(t["hidden_size"]) for t in cost.sizes.texts)
     number = FULL if study.precision == "fp32" else HALF
