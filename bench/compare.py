@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter, process_time
@@ -27,21 +28,19 @@ def arm(name: str, row: dict[str, Any]) -> None:
     """The child: a step for each line on stdin, answered by a line of JSON."""
     import torch
 
-    from vez.base import plain_attention
+    from vez.base import computing
     from vez.bench.step import DTYPES, peak_bytes, random_batch, trainer
     from vez.bench.weights import random_base
     from vez.bench.work import Workload
     from vez.device import choose
-    from vez.train import PLAIN_ATTENTION_PIXELS
 
     work = Workload(**(row | {"ranks": tuple(row["ranks"])}))
     device = choose(work.device)
     base = random_base(work.base, device=device, dtype=DTYPES[work.dtype])
     batches = [random_batch(base, work, seed=i) for i in range(BATCHES)]
+    stack = ExitStack()  # held by this frame: a context manager that nobody holds ends at once
     if name == "vez":
-        plain = work.dtype == "bf16" and device.type == "cpu" and work.size <= PLAIN_ATTENTION_PIXELS
-        if plain:
-            plain_attention(base).__enter__()
+        stack.enter_context(computing(base, DTYPES[work.dtype], pixels=work.size, checkpointing=work.checkpointing))
         ours = trainer(base, work.ranks)
     else:
         from reference import reference

@@ -796,3 +796,8 @@ def test_the_command_prints_the_list_and_asks_for_what_is_missing(tmp_path: Path
     assert without.exit_code == MISTAKE
     assert "--trigger" in without.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_gradient_checkpointing_is_the_whole_kind() -> None:
+    assert carry({"gradient_checkpointing": True}, near=Path("c.toml")).tables["study"]["checkpointing"] == "whole"
+    assert "checkpointing" not in carry({"gradient_checkpointing": False}, near=Path("c.toml")).tables["study"]

@@ -6,7 +6,7 @@ after it is, bit for bit, the run without it.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from vez.base import Base, computing_in, decode_latents, encode_text, plain_attention
-from vez.config import Sampling, Variant
+from vez.base import Base, computing, decode_latents, encode_text
+from vez.config import Checkpointing, Sampling, Variant
 from vez.dataset import Dataset, Row
 from vez.errors import TrainError
 from vez.events import Event, EventLog, Note
@@ -28,7 +28,6 @@ from vez.rewording import reworded, rewords
 from vez.solver import denoise, moves
 from vez.solver import noise as start
 from vez.tape import record
-from vez.train import PLAIN_ATTENTION_PIXELS
 
 SHOWN = 3  # captions told to the person
 SAMPLE_STEPS = 2  # of the solver
@@ -41,6 +40,7 @@ def preflight(
     variants: Mapping[str, Variant],
     *,
     precision: Literal["fp32", "bf16"],
+    checkpointing: Checkpointing = "none",
     sampling: Sampling,
     seed: int = 0,
     prior: Dataset | None = None,
@@ -55,8 +55,8 @@ def preflight(
     began = perf_counter()
     yield from captions(base, dataset, variants, seed=seed)
     try:
-        words = {"trigger": trigger, "noun": noun}
-        how: dict[str, Any] = {"precision": precision}
+        words: dict[str, Any] = {"trigger": trigger, "noun": noun}
+        how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing}
         loss, broken = one_step(base, dataset, variants, prior=prior, **how, **words)
         one_sample(base, dataset.train[0].caption, sampling=sampling, bf16=precision == "bf16")
     except torch.OutOfMemoryError as error:
@@ -108,6 +108,7 @@ def one_step(
     variants: Mapping[str, Variant],
     *,
     precision: Literal["fp32", "bf16"],
+    checkpointing: Checkpointing = "none",
     prior: Dataset | None = None,
     trigger: str = "",
     noun: str = "",
@@ -119,15 +120,13 @@ def one_step(
     """
     one = replace(dataset, rows=(largest(dataset),))
     beside = None if prior is None else replace(prior, rows=(largest(prior),))
-    plain = precision == "bf16" and base.device.type == "cpu" and dataset.resolution <= PLAIN_ATTENTION_PIXELS
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="vez-")))
         log = stack.enter_context(EventLog(folder / "events.jsonl"))
         # its gradients are added up over several batches: one is enough to try
         alone = {name: variant.model_copy(update={"accumulate": 1}) for name, variant in variants.items()}
         runs = [Run(name, variant, folder, log, {}) for name, variant in alone.items()]
-        stack.enter_context(computing_in(base, DTYPES[precision]))
-        stack.enter_context(plain_attention(base) if plain else nullcontext())
+        stack.enter_context(computing(base, DTYPES[precision], pixels=dataset.resolution, checkpointing=checkpointing))
         words = {"trigger": trigger, "noun": noun}
         work = prepare(base, one, beside, runs, seed=0, steps=1, validate=False, cache=None, **words)
         stack.callback(work.lora.detach)

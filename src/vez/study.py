@@ -8,7 +8,7 @@ what depends on it and nothing else.
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vez import curate, rates, suite, sweep
 from vez import plan as planning
@@ -123,7 +123,7 @@ def train_runs(
     from vez.preflight import preflight
     from vez.train import train
 
-    study = config.study[name]
+    study, stopped = config.study[name], list[str]()
     if datasets is None:
         if not _is_trained(config, name):
             check_room(config, name, device=device)
@@ -131,18 +131,16 @@ def train_runs(
     beside = yield from build_datasets(config, _priors_of(config, name))
     base = base or _load_base(config, device, precision=study.precision)
     yield Note(base.described)
-    stopped: list[str] = []
     for dataset, _, variants in planning.groups(study):
         frozen = load_dataset(datasets[dataset])
         todo = {v: study.variant[v] for v in variants if _to_train(config, name, v)}
         prior = study.variant[variants[0]].prior
-        class_pictures = None if prior is None else load_dataset(beside[prior])
-        words = config.project.trigger, config.project.noun
+        how: dict[str, Any] = {key: getattr(study, key) for key in ("precision", "checkpointing")}
+        how |= {"trigger": config.project.trigger, "noun": config.project.noun}
+        how["prior"] = None if prior is None else load_dataset(beside[prior])
         if todo:
-            yield from preflight(
-                base, frozen, todo, precision=study.precision,
-                sampling=study.sampling, seed=study.seeds[0], prior=class_pictures, trigger=words[0], noun=words[1],
-            )  # fmt: skip
+            yield from preflight(base, frozen, todo, sampling=study.sampling, seed=study.seeds[0], **how)
+        how |= {key: getattr(study, key) for key in ("save_every", "keep", "validate_every")}
         for seed in study.seeds:
             steps: list[Step] = []
             events = train(
@@ -152,14 +150,8 @@ def train_runs(
                 seed=seed,
                 steps=study.steps_of(study.variant[variants[0]], len(frozen.train)),
                 into={variant: _run_folder(config, name, variant, seed) for variant in variants},
-                save_every=study.save_every,
-                keep=study.keep,
-                validate_every=study.validate_every,
-                precision=study.precision,
-                prior=class_pictures,
-                trigger=words[0],
-                noun=words[1],
                 cache=config.root / ".vez" / "latents",
+                **how,
             )
             try:
                 for event in events:

@@ -6,7 +6,7 @@ for, and ``events.jsonl``. A run that is killed goes on from its last state and 
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 
 from vez import checkpoint
-from vez.base import Base, computing_in, plain_attention
-from vez.config import Variant
+from vez.base import Base, computing
+from vez.config import Checkpointing, Variant
 from vez.dataset import Dataset
 from vez.denoise import fixed_noise_losses
 from vez.errors import ConfigError, LoraFileError, RunStopped
@@ -28,7 +28,6 @@ from vez.store import artifact_id, find, making, write_atomic
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
-PLAIN_ATTENTION_PIXELS = 256  # side of the pictures up to which its matrices are small (1,024 tokens)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -44,6 +43,7 @@ def train(
     keep: int | None = None,
     validate_every: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    checkpointing: Checkpointing = "none",
     trigger: str = "",
     noun: str = "",
     prior: Dataset | None = None,
@@ -54,46 +54,39 @@ def train(
 
     Args:
         base: the frozen base; it is as it was when the generator ends, however it ends.
-        dataset: what they all learn from.
-        variants: by name; all of the same batch size.
-        seed: of the tape and of the LoRAs' first weights.
-        steps: optimizer steps of each.
+        dataset, variants: what they all learn from; by name, all of the same batch size.
+        seed, steps: of the tape and of the LoRAs' first weights; optimizer steps of each.
         into: each variant's run folder.
-        save_every: steps between LoRA files besides the last one.
-        keep: how many of those stay, the newest; None keeps all.
+        save_every, keep: steps between LoRA files besides the last one; how many of those stay (None: all).
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
-        trigger: the trigger word, for the file's header, and for what a variant preserves.
-        noun: the class noun, which then stands in the trigger's place.
+        checkpointing: which blocks are computed again in the backward pass; the numbers stay the same.
+        trigger, noun: the words, for the file's header, and for what a variant preserves.
         prior: class pictures; each step sees as many of them too, as the variants' prior_weight counts them.
         cache: folder for the latents of pictures seen before; None keeps none.
         checkpoint_seconds: time between states to go on from; 0 makes one at every step.
     Raises:
-        RunStopped: runs came to numbers that are not finite; the others are finished, as if nothing had been.
+        RunStopped: runs came to numbers that are not finite; the others are finished.
         TrainError: a dataset without pictures, or a state that cannot be gone on from.
         ConfigError: variants that cannot share a pass.
         StoreError: a folder that cannot be written, or that another process writes.
     """
-    _refuse_unlike(variants, into, prior)
-    if not (trigger and noun) and any(variant.preserve for variant in variants.values()):
-        raise ConfigError("preserve needs the trigger word and the class noun that stands in its place")
+    _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
     shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
-    words = {name: {"noun": noun} if v.preserve else {} for name, v in variants.items()}
-    configs = {name: {"name": name, "variant": _setting(v), **shared, **words[name]} for name, v in variants.items()}
+    configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
     todo = [name for name in variants if find(into[name], ids[name]) is None]
     stopped: dict[str, str] = {}
     with ExitStack() as stack:
-        folders = [stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo]
-        start = checkpoint.latest(folders) if todo else 0
-        logs = [stack.enter_context(_log(folder, start)) for folder in folders]
-        heads = [header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo]
-        made = zip(todo, folders, logs, heads, strict=True)
-        runs = [Run(f"{n}-{seed}", variants[n], folder, log, head) for n, folder, log, head in made]
+        made = {name: stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo}
+        start = checkpoint.latest([*made.values()]) if todo else 0
+        logs = {name: stack.enter_context(_log(folder, start)) for name, folder in made.items()}
+        heads = {name: header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo}
+        runs = [Run(f"{name}-{seed}", variants[name], made[name], logs[name], heads[name]) for name in todo]
         if runs:
-            how = {**shared, "noun": noun}
+            how = {**shared, "noun": noun, "checkpointing": checkpointing}
             stopped |= yield from _pass(base, dataset, prior, runs, start, how, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
@@ -116,7 +109,8 @@ def _pass(
         return {runs[v].name: reason for v, reason in before.items()}
     seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
     with ExitStack() as stack:
-        stack.enter_context(_computing(base, shared["precision"], pixels=dataset.resolution))
+        dtype, again = _DTYPES[shared["precision"]], shared["checkpointing"]
+        stack.enter_context(computing(base, dtype, pixels=dataset.resolution, checkpointing=again))
         words = {"trigger": shared["trigger"], "noun": shared["noun"]}
         work = prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache, **words)
         stack.callback(work.lora.detach)
@@ -127,11 +121,21 @@ def _pass(
     return {runs[v].name: reason for v, reason in work.stopped.items()}
 
 
-def _refuse_unlike(variants: Mapping[str, Variant], into: Mapping[str, Path], prior: Dataset | None) -> None:
+def _refuse_unlike(
+    variants: Mapping[str, Variant], into: Mapping[str, Path], prior: Dataset | None, *, named: bool
+) -> None:
     if len({(v.batch, v.accumulate) for v in variants.values()}) != 1 or variants.keys() != into.keys():
         raise ConfigError("variants trained together need one batch size and a folder each; train the others apart")
     if any((v.prior is None) != (prior is None) for v in variants.values()):
         raise ConfigError("variants trained together have one prior, whose pictures are given, or none has one")
+    if not named and any(variant.preserve for variant in variants.values()):
+        raise ConfigError("preserve needs the trigger word and the class noun that stands in its place")
+
+
+def _configs(variants: Mapping[str, Variant], shared: Mapping[str, Any], noun: str) -> dict[str, dict[str, Any]]:
+    """Each variant's run as its manifest names it."""
+    words = {name: {"noun": noun} if variant.preserve else {} for name, variant in variants.items()}
+    return {name: {"name": name, "variant": _setting(v), **shared, **words[name]} for name, v in variants.items()}
 
 
 def _setting(variant: Variant) -> dict[str, Any]:
@@ -149,13 +153,6 @@ def _folder(
         if f"{config['name']}-{config['seed']}" in stopped:
             raise RunStopped
         checkpoint.clear([made.path])
-
-
-@contextmanager
-def _computing(base: Base, precision: Literal["fp32", "bf16"], *, pixels: int) -> Iterator[None]:
-    plain = precision == "bf16" and base.device.type == "cpu" and pixels <= PLAIN_ATTENTION_PIXELS
-    with computing_in(base, _DTYPES[precision]), plain_attention(base) if plain else nullcontext():
-        yield
 
 
 def _log(folder: Path, start: int) -> EventLog:

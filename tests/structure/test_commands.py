@@ -12,6 +12,7 @@ OPTIONS = {
             "--rank",
             "--variants",
             "--dtype",
+            "--checkpointing",
             "--device",
             "--steps",
             "--config",

@@ -5,7 +5,6 @@ import platform
 import resource
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vez.base import Base, plain_attention
+from vez.base import Base, computing
 from vez.bench.counts import counted, matrix_rate, settle
 from vez.bench.weights import random_base
 from vez.bench.work import Measured, Workload
@@ -22,7 +21,6 @@ from vez.device import choose, describe
 from vez.errors import VezError
 from vez.lora import LoraSpec, attach
 from vez.optim import AdamW, Rates
-from vez.train import PLAIN_ATTENTION_PIXELS
 
 WARM_UP = 2
 RATES = Rates(unet=1e-4, text=5e-5, weight_decay=0.01, clip=1.0)
@@ -33,8 +31,7 @@ def measure(work: Workload) -> Measured:
     """Build the base, train ``work.steps`` steps after two to warm up, and count one more."""
     device, dtype = choose(work.device), DTYPES[work.dtype]
     base = random_base(work.base, device=device, dtype=dtype)
-    plain = work.dtype == "bf16" and device.type == "cpu" and work.size <= PLAIN_ATTENTION_PIXELS
-    with plain_attention(base) if plain else nullcontext():
+    with computing(base, dtype, pixels=work.size, checkpointing=work.checkpointing):
         batch = random_batch(base, work)
         step = trainer(base, work.ranks)
         for _ in range(WARM_UP):

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
-from vez.config import Config
+from vez.config import Checkpointing, Config
 from vez.errors import ConfigError, TrainError
 from vez.family import family_of
 from vez.plan import Pass, span
@@ -31,6 +31,7 @@ class Workload:
     dtype: str = "bf16"
     device: str = "auto"
     steps: int = 10
+    checkpointing: Checkpointing = "none"
 
     def check(self) -> None:
         """Raise ConfigError for a workload that cannot be."""
@@ -38,6 +39,9 @@ class Workload:
             raise ConfigError(f"there is no shape {self.base!r} to measure; take {', '.join(SHAPES)}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"the dtype cannot be {self.dtype!r}; take fp32 or bf16")
+        if self.checkpointing not in get_args(Checkpointing):
+            known = ", ".join(get_args(Checkpointing))
+            raise ConfigError(f"the checkpointing cannot be {self.checkpointing!r}; take {known}")
         if not 64 <= self.size <= LARGEST_SIDE or self.size % 64:
             raise ConfigError(f"the size cannot be {self.size}; take a multiple of 64 from 64 to {LARGEST_SIDE}")
         numbers = {"batch": self.batch, "number of variants": len(self.ranks), "steps": self.steps}
@@ -85,11 +89,12 @@ class Measured:
     def text(self) -> str:
         """The numbers as a person reads them."""
         work, ms = self.work, [1e3 * s for s in self.seconds]
+        again = "" if work.checkpointing == "none" else f", checkpointing {work.checkpointing}"
         variants = f"{len(work.ranks)} variants" if len(work.ranks) > 1 else "1 variant"
         return "\n".join(
             [
                 f"{work.base}, {work.size} px, batch {work.batch}, {variants} of rank "
-                f"{', '.join(str(rank) for rank in dict.fromkeys(work.ranks))}, {work.dtype}",
+                f"{', '.join(str(rank) for rank in dict.fromkeys(work.ranks))}, {work.dtype}{again}",
                 f"  on {self.machine}",
                 f"  {median(ms):.1f} ms/step (median of {len(ms)}; {min(ms):.1f} to {max(ms):.1f})",
                 f"  {self.samples_per_second:.3g} samples/s",
@@ -135,6 +140,7 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
         dtype=config.study[study].precision,
         device=device,
         steps=steps,
+        checkpointing=config.study[study].checkpointing,
     )
 
 

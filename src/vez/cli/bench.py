@@ -24,6 +24,7 @@ def bench(
     rank: Annotated[int | None, typer.Option(help="Rank of the LoRAs; absent: 32.")] = None,
     variants: Annotated[int | None, typer.Option(help="LoRAs trained side by side; absent: 1.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What the base computes in: bf16 or fp32; absent: bf16.")] = None,
+    checkpointing: Annotated[str | None, typer.Option(help="none, selective or whole; absent: none.")] = None,
     device: Device = "auto",
     steps: Annotated[int, typer.Option(help="Steps that are timed, after two to warm up.")] = STEPS,
     config: Annotated[
@@ -41,6 +42,7 @@ def bench(
     from vez.bench import Workload, measured
 
     given = {"base": base, "size": size, "batch": batch, "rank": rank, "variants": variants, "dtype": dtype}
+    given["checkpointing"] = checkpointing
     asked = {name: value for name, value in given.items() if value is not None}
     if config is not None:
         if asked:
@@ -56,6 +58,7 @@ def bench(
         dtype=dtype or "bf16",
         device=device,
         steps=steps,
+        checkpointing=checkpointing or "none",  # type: ignore[arg-type]  # the workload checks it
     )
     found = measured(work)
     typer.echo(json.dumps(found.as_json(), indent=1) if as_json else found.text())

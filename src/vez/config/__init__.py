@@ -27,7 +27,7 @@ from vez.config.data import (
     Waiver,
     WordCheckName,
 )
-from vez.config.study import Prompt, Sampling, Study
+from vez.config.study import Checkpointing, Prompt, Sampling, Study
 from vez.config.table import Name, Table
 from vez.config.variant import Variant
 from vez.errors import ConfigError
@@ -37,6 +37,7 @@ __all__ = [
     "WORD_CHECKS",
     "Block",
     "CheckName",
+    "Checkpointing",
     "Checks",
     "Collect",
     "Config",

@@ -8,6 +8,8 @@ from vez.config.table import PLACEHOLDERS, Name, Table, Text, check_placeholders
 from vez.config.variant import Variant
 from vez.config.vary import spread
 
+Checkpointing = Literal["none", "selective", "whole"]
+
 
 class Sampling(Table):
     """How the images that are scored are drawn; the same for every arm."""
@@ -108,6 +110,8 @@ class Study(Table):
     """How it is drawn."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """What U-Net and text encoder compute in; bf16 is faster where the machine has it. A LoRA itself is fp32 always."""
+    checkpointing: Checkpointing = "none"
+    """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
     clip: Text | None = None
     """The CLIP that scores: a hub id, or a folder; absent: openai/clip-vit-base-patch32 (for "tiny", its own)."""
 

@@ -232,7 +232,7 @@ _LENGTH: Final = (
     Option("fp8_base", "keeps the base in 8 bits", ("study.fp8",), "flag", False),
     Option("fp8_base_unet", "keeps the U-Net in 8 bits", kind="flag", default=False),
     Option("gradient_checkpointing", "computes activations twice to save memory; the result is the same",
-           ("study.checkpointing", "study.gradient_checkpointing", "variant.gradient_checkpointing"), "flag", False),
+           ("study.checkpointing",), "flag", False, values={"true": "whole", "false": "none"}),
     Option("torch_compile", "compiles the U-Net; faster, the same result up to rounding",
            ("study.compile",), "flag", False),
     Option("initial_epoch", "begins to count at this epoch", kind="whole"),

@@ -1,0 +1,26 @@
+"""How a base computes while LoRAs are trained on it: its numbers' format, attention, and what it keeps."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from vez.base.checkpointing import checkpointed
+from vez.base.lean import lean
+from vez.base.model import Base, computing_in, plain_attention
+from vez.config import Checkpointing
+
+PLAIN_ATTENTION_PIXELS = 256  # side of the pictures up to which its matrices are small (1,024 tokens)
+
+
+@contextmanager
+def computing(base: Base, dtype: torch.dtype, *, pixels: int, checkpointing: Checkpointing = "none") -> Iterator[None]:
+    """Inside, the base computes in ``dtype``, as is best for pictures of this side, and keeps no more than it needs."""
+    plain = dtype == torch.bfloat16 and base.device.type == "cpu" and pixels <= PLAIN_ATTENTION_PIXELS
+    with ExitStack() as stack:
+        stack.enter_context(computing_in(base, dtype))
+        if plain:
+            stack.enter_context(plain_attention(base))
+        stack.enter_context(lean(base))
+        stack.enter_context(checkpointed(base, checkpointing))
+        yield
