@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,15 @@ def test_a_study_in_one_call_and_a_second_one_that_makes_nothing(
     assert done.artifact_path.read_bytes() == page, "the same artifacts give the same page"
     changed = {p.name for p, time in made.items() if p.stat().st_mtime_ns != time}
     assert changed == {"report.html"}
+    hidden = {"text": "a girl wearing {trigger} on a hill", "context": "on a hill", "set": "G", "id": "hill"}
+    prompts = [*(prompt.model_dump() for prompt in project.study["small"].prompts), hidden]
+    small = type(project.study["small"]).model_validate(project.study["small"].model_dump() | {"prompts": prompts})
+    confirming = project.model_copy(update={"study": {"small": small}})
+    list(study.draw_samples(confirming, "small", device="cpu", profile="confirm", only=["low"]))
+    list(study.score_samples(project, "small", device="cpu"))
+    summary = json.loads((tmp_path / "studies/small/scores/summary.json").read_bytes())
+    assert set(summary["confirmation"]["arms"]) == {"low", "base"} and set(summary["arms"]) > {"low", "high"}
+    assert summary["settings"]["low"]["T1"]["why_not"] == "needs at least 3 training seeds, there is 1"
 
 
 @pytest.mark.usefixtures("trained")
@@ -430,3 +440,28 @@ def test_a_variant_with_a_prior_is_trained_with_class_pictures(tmp_path: Path, r
     assert high.parents.keys() == {"base", "dataset", "prior"} and low.parents.keys() == {"base", "dataset"}
     first = {event.run: event.loss for event in events if isinstance(event, Step) and event.step == 1}
     assert first["high-0"] > first["low-0"]
+
+
+def test_class_pictures_are_linted_before_the_training_and_compared_with_nothing(
+    tmp_path: Path, random_base_folder: Path
+) -> None:
+    make_project(tmp_path, random_base_folder)
+    (tmp_path / "class").symlink_to(tmp_path / "images", target_is_directory=True)
+    text = (tmp_path / "vez.toml").read_text(encoding="utf-8")
+    people = '[dataset.people]\nimages = "class"\nrole = "class"\ncaptions = "captions"\nresolution = 64\n'
+    text = text.replace("[study.small]", people + "[study.small]")
+    text = text.replace("rank = 4, alpha = 2", 'rank = 2, prior = "people"')
+    (tmp_path / "vez.toml").write_text(text, encoding="utf-8")
+    made = config.load(tmp_path / "vez.toml")
+    assert {one.prior for one in study.plan(made, "small").passes} == {None, "people"}
+    events = study.run(made, "small", device="cpu")
+    notes = [
+        event.text
+        for event in takewhile(lambda e: getattr(e, "name", "") != "train", events)
+        if isinstance(event, Note)
+    ]
+    events.close()  # type: ignore[attr-defined]
+    lints = {path.name.rpartition("-")[0] for path in (tmp_path / ".vez" / "lints").iterdir()}
+    assert lints == {"v1", "people"}
+    assert not any("what changed" in note for note in notes)
+    assert any("is held out of v1, but people trains on it" in note for note in notes)
