@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from small import fingerprint
-from vez.base import Base, computing
+from vez.base import Base, attention, computing, computing_in, plain_attention
 from vez.base.checkpointing import checkpointed
 from vez.base.lean import _again, _convolution, _norm, _Pantry, large_tensors_apart, lean
 from vez.bench.step import random_batch
@@ -158,6 +160,28 @@ def test_a_norms_result_is_made_again_for_every_reader_and_only_while_it_is_that
     assert pantry.pack(y) is y, "changed since: no longer the norm's result"
     del y
     assert not pantry.known
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("largest", [1, 2**22])
+def test_plain_attention_keeps_no_matrices_and_is_diffusers(
+    random_base: Base, dtype: torch.dtype, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_LARGEST", largest)  # 1: every head alone
+    lora = attach(random_base, SPECS, seed=0)
+    warm(lora)
+    unet: Any = random_base.unet
+    results = []
+    with computing_in(random_base, dtype), plain_attention(random_base):
+        results.append(gradients(random_base, lora))
+        unet.set_attn_processor(AttnProcessor())
+        results.append(gradients(random_base, lora))
+    lora.detach()
+    (losses, grads, kept), (theirs, their_grads, more) = results
+    close = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 1e-3}
+    torch.testing.assert_close(losses, theirs, **close)
+    torch.testing.assert_close(grads, their_grads, **close)
+    assert kept < more
 
 
 @pytest.mark.parametrize("how", ["selective", "whole"])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from vez.base.attention import PlainAttention
 from vez.errors import BaseModelError
 from vez.family import Family, Layout
 from vez.store import file_sha256
@@ -159,14 +159,14 @@ def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
 def plain_attention(base: Base) -> Iterator[None]:
     """Attention in plain products inside the block: the fused one's backward is slow in bfloat16 on a CPU.
 
-    At 64 to 256 tokens it took 1 to 9 times as long, forward and backward together (torch 2.13, AVX-512). Plain
-    attention keeps all its matrices, so it is for small pictures.
+    At 64 to 256 tokens it took 1 to 9 times as long, forward and backward together (torch 2.13, AVX-512). Of the
+    U-Net's matrices none is kept (`vez.base.attention`).
     """
     unet: Any = base.unet
     encoders: list[Any] = list(base.text_encoders)
     processors = dict(unet.attn_processors)
     implementations = [encoder.config._attn_implementation for encoder in encoders]
-    unet.set_attn_processor(AttnProcessor())
+    unet.set_attn_processor(PlainAttention())
     for encoder in encoders:
         encoder.set_attn_implementation("eager")
     try:
