@@ -178,6 +178,23 @@ def test_no_room_on_the_disk(here: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "GB are free there" in line and "free some room" in line
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('optimizer = "torch.optim.Adamm"', "cannot be imported"),
+        ('optimizer = "torch.optim.Adagrad", optimizer_args = { rho = 1.0 }', "does not take these optimizer_args"),
+        ('optimizer = "torch.nn.Linear"', "is not a torch.optim.Optimizer"),
+    ],
+)
+@pytest.mark.parametrize("command", [["train"], ["study", "--plan"]])
+def test_an_optimizer_that_cannot_be_made_is_said_before_anything_is(
+    command: list[str], setting: str, words: str, here: Path
+) -> None:
+    line = said(*command, "-c", project(here, variant=f"rank = 2, {setting}"))
+    assert words in line
+    assert not (here / ".vez").exists() and not (here / "studies").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("command", [["train"], ["study"], ["study", "--plan"]])
 def test_no_gpu_where_one_was_asked_for(command: list[str], here: Path) -> None:

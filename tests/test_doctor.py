@@ -51,3 +51,21 @@ def test_the_sums_cover_every_weight_file() -> None:
     again = "cd src/vez/demo && sha256sum $(find base clip blip oracle -type f | sort) > SHA256SUMS"
     assert weights <= named, f"make the sums again: {again}"
     assert demo.damaged_weights() == [], f"if that is meant, make the sums again: {again}"
+
+
+PROJECT = '[project]\nbase = "{base}"\ntrigger = "zolka"\nnoun = "costume"\ndescribes = "folk costume"\n'
+
+
+def test_the_projects_base_is_named_with_its_family(tmp_path: Path, random_base_folder: Path) -> None:
+    def told(base: str) -> Fact:
+        (tmp_path / "vez.toml").write_text(PROJECT.format(base=base), encoding="utf-8")
+        return doctor._project(tmp_path)[0]
+
+    assert told("tiny") == Fact("base", "tiny: a small base of SD 1.x layout")
+    (tmp_path / "mine").symlink_to(random_base_folder, target_is_directory=True)
+    assert told("mine").value == "mine: a small base of SD 1.x layout"
+    away = told("nobody/has-this")
+    assert away.state is State.OPTIONAL and "not on this machine" in away.value
+    (tmp_path / "vez.toml").write_text("[project]\nbasse = 1\n", encoding="utf-8")
+    (broken,) = doctor._project(tmp_path)
+    assert broken.is_broken and 'did you mean "base"' in broken.value

@@ -13,7 +13,11 @@ from pathlib import Path
 import psutil
 
 import vez
+from vez import config
 from vez.demo import damaged_weights
+from vez.errors import VezError
+from vez.foresight import sizes
+from vez.plan import Cost
 
 CORE = (
     "torch",
@@ -74,7 +78,23 @@ def examine(folder: Path) -> list[Fact]:
             "disk", shutil.disk_usage(folder).free / GIB, DISK_WANTED, "free some room; .vez/ may always be deleted"
         ),
         _demo(damaged_weights()),
+        *_project(folder),
     ]
+
+
+def _project(folder: Path) -> list[Fact]:
+    """What the project in the folder is to be trained on; nothing where there is none."""
+    if not (folder / "vez.toml").exists():
+        return []
+    try:
+        project = config.load(folder / "vez.toml")
+        base, cost = project.project.base, Cost(sizes(project))
+        if cost.assumed:
+            advice = "it is fetched, or looked for, when it is needed first"
+            return [Fact("base", f"{base}: not on this machine, or a file that does not say", State.OPTIONAL, advice)]
+        return [Fact("base", f"{base}: {cost.family.title}")]
+    except VezError as error:
+        return [Fact("project", str(error), State.BROKEN, "mend vez.toml, then ask again")]
 
 
 def _packages() -> list[Fact]:
