@@ -1,9 +1,10 @@
 """LoRAs of convolutions (LoCon): kohya's modules, the formula, its gradients, side by side; in diffusers' hands."""
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from ldm_files import Kind, ldm_tensors, make_small
 from test_lora import attached, batch, difference, steps
 from vez import base as bases
 from vez.base import Base
+from vez.base.checkpointing import checkpointed
+from vez.base.lean import lean
 from vez.denoise import variant_losses
 from vez.errors import LoraFileError
 from vez.family import FAMILIES, kohya_keys
@@ -273,6 +276,22 @@ def test_a_pass_that_is_computed_twice_adds_its_gradients_once(random_base: Base
             found.append((lora.grads.clone(), x.grad))
             assert lora.grads.any()
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("how", ["lean", "selective", "whole"])
+def test_a_step_that_keeps_less_has_the_same_gradients(
+    how: Literal["lean", "selective", "whole"], family: Base
+) -> None:
+    found = []
+    for context in (nullcontext(), lean(family) if how == "lean" else checkpointed(family, how)):
+        with attached(family, LOCON, LoraSpec(2, 2.0)) as lora, context:
+            lora.load_state(0, made_from(lora.state(0)))
+            lora.load_state(1, made_from(lora.state(1)))
+            one = batch_of(family)
+            losses = variant_losses(family, replace(one, tokens=one.tokens.repeat(2, 1)), variants=2)
+            losses.sum().backward()
+            found.append((losses.detach(), lora.grads.clone()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-8)
 
 
 def test_what_is_saved_is_read_and_fits(family: Base, tmp_path: Path) -> None:
