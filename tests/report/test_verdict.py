@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vez.report.evidence import Difference, Metric, Score, Scores
-from vez.report.verdict import Effort, Metrics, counted, disagreement, interval, judge, signed, told
+from vez.report.verdict import Effort, Metrics, adjusted_p, counted, disagreement, interval, judge, signed, told
 from vez.store import Artifact
 
 METRICS = Metrics(concept=("similarity", "T1"), guard="T2", literal="T0", names={"T1": "the words"})
-WORDS = ("better", "worse", "not distinguishable")
+WORDS = ("better", "worse", "not distinguishable", "equivalent")
 NOWHERE = Artifact(Path("scores"), "0" * 64, "scores", {}, {}, 1, {})
 EFFORTS = {"v1": Effort(100, 8), "v2": Effort(50, 16), "v3": Effort(50, 8)}
 
@@ -162,3 +162,25 @@ def test_numbers_are_written_with_true_signs() -> None:
     assert counted(Score(mean=0, n_prompts=8, n_images=16)) == "8 prompts × 2 seeds"
     assert counted(Score(mean=0, n_prompts=8, n_images=15)) == "8 prompts, 15 pictures"
     assert told(difference("better")).endswith("p\u00a0=\u00a00.020 after Holm")
+
+
+def test_what_is_shown_to_be_equal_ties_like_what_cannot_be_told_apart() -> None:
+    found = scores(learned("v1", "v2", guard="equivalent"), means={"v1": 0.9}, pairs={("v1", "v2"): "equivalent"})
+    verdict = judge(found, EFFORTS, metrics=METRICS)
+    assert (verdict.use, verdict.tied) == ("v2", ("v1",))
+    assert "That v2 is better than v1 on the words: equivalent (" in " ".join(verdict.not_claimed)
+    assert "it is equivalent to no LoRA" in " ".join(verdict.sure)
+
+
+def test_what_was_not_found_says_how_many_prompts_it_would_take() -> None:
+    found = scores(learned("v1"))
+    found.against_base["v1"]["T2"] = difference("not distinguishable", mde=0.04, needs_prompts=70)
+    sure = " ".join(judge(found, EFFORTS, metrics=METRICS).sure)
+    assert "under 0.040 would often be missed, one like this would need n = 70 prompts" in sure
+
+
+def test_a_p_says_how_it_was_adjusted() -> None:
+    assert told(difference("better")).replace("\xa0", " ").endswith("p = 0.020 after Holm")
+    explored = Difference(diff=0.1, p=0.01, p_bh=0.03, verdict="better")
+    assert told(explored).replace("\xa0", " ").endswith("p = 0.030 after Benjamini–Hochberg, exploratory")
+    assert adjusted_p(explored) == 0.03 and adjusted_p(Difference(diff=0.1, p=0.01, verdict="better")) == 0.01
