@@ -34,7 +34,7 @@ BASE_ARM = "base"
 
 ROWS, CONTROLS = "samples.jsonl", "controls.json"
 WRITERS = 2  # threads that write PNGs while the next batch is drawn
-CONTROL_STEPS = 4  # of the solver: weights that are the same draw the same however many
+CONTROL_STEPS = 1  # of the solver: weights that are the same draw the same however many
 AT_MOST = 1  # of 255: how far strength 0 may lie from the base
 
 
@@ -268,7 +268,7 @@ def _cached(cache: Path, drawing: Drawing) -> Path:
 
 
 def _control(brush: Brush, prompt: Prompt, *, arm: str) -> NDArray[np.int16]:
-    """One picture in a few steps, by the base as it is now."""
+    """One picture in next to no steps, by the base as it is now."""
     steps = min(CONTROL_STEPS, brush.sampling.steps)
     asked = [(prompt, brush.sampling.first_seed)]
     picture: NDArray[np.uint8] = brush.draw(asked, brush.encode([prompt]), arm=arm, steps=steps)[0]
