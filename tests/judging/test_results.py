@@ -48,6 +48,7 @@ def test_a_judge_with_a_clear_order_is_heard(study: Path) -> None:
     assert ana.consistency == 1 and ana.ties_of_same.k == ana.ties_of_same.n == 6
     assert abs(verdicts.left_worth) < 0.5
     text = words.as_text(found)
+    assert "allows for testing 6 of them at once" in text
     assert "v2 is preferred to no LoRA" in text and "6 of 6 mirrored repeats answered alike" in text
 
 
