@@ -235,6 +235,12 @@ def test_a_rate_is_that_of_like_steps(one: str, other: str, tmp_path: Path) -> N
     assert {name: p.seconds is not None for p in known.passes for name in p.variants} == {"a": True, "b": False}
 
 
+def test_a_rate_is_of_its_checkpointing(thesis: Config) -> None:
+    study = thesis.study["thesis"].model_copy(update={"checkpointing": "all"})
+    other = thesis.model_copy(update={"study": {"thesis": study}})
+    assert rate_key(thesis, "thesis", ["v1"], device="cpu") != rate_key(other, "thesis", ["v1"], device="cpu")
+
+
 @pytest.mark.parametrize(
     ("setting", "more"),
     [("ema = 0.99", 1), ('optimizer = "prodigy", lr_unet = 1.0, lr_text = 1.0', 4), ('optimizer = "schedulefree"', 2)],

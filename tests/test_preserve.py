@@ -19,7 +19,7 @@ from vez.errors import ConfigError
 from vez.events import Event, Step
 from vez.interop import load_kohya
 from vez.lora import LoraSpec, attach
-from vez.preserve import uncalled
+from vez.preserve import Preserved, uncalled
 from vez.train import train
 
 NOUN = "costume"
@@ -171,6 +171,12 @@ def test_every_family_preserves(kind: str, family_folders: dict[str, Path], tmp_
     )
     first, *later = drifts(events, "v-0")
     assert first == pytest.approx(0, abs=1e-8) and all(drift is not None and drift > 0 for drift in later)
+
+
+def test_of_captions_with_alternatives_the_first_is_held(random_base: Base, tiny_dataset: Dataset) -> None:
+    rows = [replace(row, caption="{zolka|a coat}, snow") for row in tiny_dataset.train]
+    held = Preserved.of(random_base, rows, [variant(wildcards=True, preserve=1.0)], trigger=TRIGGER, noun=NOUN)
+    assert torch.equal(held.words.tokens[0], bases.tokenize(random_base, ["costume, snow"])[0])
 
 
 def test_without_the_words_it_is_refused(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:

@@ -243,6 +243,7 @@ def peak_bytes(config: Config, study: Study, names: Sequence[str], *, cost: Cost
         unet=any(variant.lr_unet > 0 for variant in variants),
         text=any(variant.trains_text for variant in variants),
         specs=[spec_of(variant) for variant in variants],
+        checkpointing=study.checkpointing,
     )
     return plain.peak + _kept_besides(variants, cost) + _long_captions(config, study, variants, cost)
 
@@ -336,6 +337,7 @@ def rate_key(config: Config, study: str, variants: Sequence[str], *, device: str
         *(["convolutions"] if any(variant.adapts_resnets for variant in several) else []),
         *([f"{tokens} tokens"] if tokens > 75 else []),
         *([f"prior {config.dataset[first.prior].resolution}px"] if first.prior else []),
+        *([f"checkpointing {one.checkpointing}"] if one.checkpointing != "none" else []),
         *(["preserve"] if any(variant.preserve for variant in several) else []),
     ]
     how = f"{device} {one.precision} {config.dataset[first.dataset].resolution}px batch {batch} x {len(several)}"

@@ -20,6 +20,7 @@ from vez.config import Variant
 from vez.dataset import Row
 from vez.denoise import Batch, Words, predictions
 from vez.lora import LoraSet
+from vez.rewording import first_wording
 from vez.tape import dice
 
 EMPTY: Final = 0.25
@@ -51,8 +52,10 @@ class Preserved:
 
     @classmethod
     def of(cls, base: Base, rows: Sequence[Row], variants: Sequence[Variant], *, trigger: str, noun: str) -> Self:
-        """Encode the captions; the base must have no LoRA attached yet."""
-        captions = [uncalled(row.caption, trigger=trigger, noun=noun) for row in rows]
+        """Encode the captions, of those with alternatives the first; the base must have no LoRA attached yet."""
+        first = any(variant.wildcards for variant in variants)
+        texts = [first_wording(row.caption) if first else row.caption for row in rows]
+        captions = [uncalled(text, trigger=trigger, noun=noun) for text in texts]
         words = Words.of(base, captions, frozen=True)
         if words.states is None:
             raise ValueError("frozen words have states")
