@@ -42,7 +42,8 @@ def _question(of: Verdicts, base: str | None) -> str:
     lines += [_pairing(pairing, base) for pairing in sorted(of.pairings, key=lambda pairing: pairing.p_holm)]
     if len(of.pairings) > 1:
         lines.append(
-            f"The intervals are of each two alone; “preferred” also allows for testing {len(of.pairings)} of them at once."
+            f"The intervals are of each two alone; “preferred” also allows for testing {len(of.pairings)} of them "
+            "at once."
         )
     if any(pairing.preferred is None for pairing in of.pairings):
         least = min(of.pairings, key=lambda pairing: pairing.decided.n)
