@@ -132,6 +132,16 @@ def test_what_is_drawn_for_a_sample_is_carried() -> None:
     assert not {left.option for left in found.left} & values.keys()
 
 
+@pytest.mark.parametrize(
+    ("said", "log"), [("tensorboard", ("tensorboard",)), ("wandb", ("wandb",)), ("all", ("tensorboard", "wandb"))]
+)
+def test_what_is_shown_while_it_runs_is_carried(said: str, log: tuple[str, ...]) -> None:
+    found = carried({"sample_every_n_steps": 50, "log_with": said, "max_train_steps": 9})
+    made = Study(**found.tables["study"], variant={"v": Variant(dataset="v1")})
+    assert (made.sample_every, made.log) == (50, log)
+    assert not {left.option for left in found.left} & {"sample_every_n_steps", "log_with"}
+
+
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 

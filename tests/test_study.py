@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from vez import config, rates, study
@@ -135,6 +136,28 @@ def test_a_new_variant_trains_alone(project: Config) -> None:
     (project.root / "more.toml").write_text(text, encoding="utf-8")
     more = config.load(project.root / "more.toml")
     assert steps_of(list(study.train_runs(more, "small", device="cpu"))) == {"more-0": 2}
+
+
+def test_pictures_and_a_mirror_while_it_trains(tmp_path: Path, random_base_folder: Path) -> None:
+    """As the study asks for them; the run is the one that it is without."""
+    loaded = make_project(tmp_path / "with", random_base_folder)
+    more = {"sample_every": 2, "log": ("tensorboard",), "variant": {"low": loaded.study["small"].variant["low"]}}
+    plain = loaded.study["small"].model_copy(update={"variant": more["variant"]})
+    asked = loaded.model_copy(update={"study": {"small": plain.model_copy(update=more)}})
+    for event in study.train_runs(asked, "small", device="cpu"):
+        assert not isinstance(event, Note) or "not told" not in event.text
+    folder = tmp_path / "with" / "studies" / "small"
+    assert {file.name for file in (folder / "runs" / "low-0" / "samples").iterdir()} == {
+        "step-000000-1.png", "step-000002-1.png"
+    }  # fmt: skip
+    accumulator = EventAccumulator(str(folder / "tensorboard" / "low-0"))
+    accumulator.Reload()
+    assert [one.step for one in accumulator.Scalars("loss")] == [1, 2]
+    assert [one.step for one in accumulator.Images("samples/1")] == [0, 2]
+    again = make_project(tmp_path / "without", random_base_folder)
+    list(study.train_runs(again.model_copy(update={"study": {"small": plain}}), "small", device="cpu"))
+    files = [open_artifact(tmp_path / part / "studies" / "small" / "runs" / "low-0") for part in ("with", "without")]
+    assert files[0].id == files[1].id and files[0].files["lora.safetensors"] == files[1].files["lora.safetensors"]
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def draw_arm(
                     said = parameters(
                         brush, one, label=label_of(name, arm), strength=arm.strength, sha256=adapted.sha256
                     )
-                    job = pool.submit(_write, into / one.file, pixels[i], said)
+                    job = pool.submit(write_picture, into / one.file, pixels[i], said)
                 written.append((job, event))
             # What the threads wrote while this batch was drawn; it is told once it lies on the disk.
             yield from _told(written[:found])
@@ -213,7 +213,7 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
 
 
-def _write(path: Path, picture: NDArray[np.uint8], said: str) -> None:
+def write_picture(path: Path, picture: NDArray[np.uint8], said: str) -> None:
     """A PNG whose bytes depend on its pixels and text alone."""
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", said)

@@ -11,6 +11,8 @@ VezError
 └── MissingExtra     the feature needs a package that is not installed
 """
 
+import errno
+
 
 class VezError(Exception):
     """The root: catch this to catch whatever vez raises on purpose. Its text is one readable sentence."""
@@ -46,3 +48,10 @@ class RunStopped(TrainError):
 
 class MissingExtra(VezError):
     """A feature needs a package that is not installed; the message names the extra to install."""
+
+
+def no_room(error: OSError) -> str:
+    """Why a file could not be written; of a full disk also what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run again: what is finished stays, what was cut goes on"
+    return str(error.strerror)

@@ -4,6 +4,7 @@ One event is one line of JSON: ``{"event": "step", "run": "v1-0", "step": 12, â€
 (NaN, Â±inf) are written as the strings "nan", "inf", "-inf". Paths are written with forward slashes.
 """
 
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from vez.errors import StoreError
+from vez.errors import StoreError, no_room
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,16 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Previewed:
+    """A picture of what a run has learned by a step; ``prompt`` is its text, ``path`` is relative to the run."""
+
+    run: str
+    step: int
+    prompt: str
+    path: Path
+
+
+@dataclass(frozen=True)
 class Sampled:
     """One image was drawn, in ``seconds`` of its batch's wall time, or (0) found already drawn."""
 
@@ -107,9 +118,9 @@ class Done:
     id: str
 
 
-Event = Stage | Item | Step | Validated | Saved | Sampled | Note | Done
+Event = Stage | Item | Step | Validated | Saved | Previewed | Sampled | Note | Done
 
-_TYPES: tuple[type[Event], ...] = (Stage, Item, Step, Validated, Saved, Sampled, Note, Done)
+_TYPES: tuple[type[Event], ...] = (Stage, Item, Step, Validated, Saved, Previewed, Sampled, Note, Done)
 _KINDS = {kind.__name__.lower(): kind for kind in _TYPES}
 # What a field of an event may be in JSON, by its annotation; an int where a float is meant is fine.
 _SHAPES: dict[Any, tuple[type, ...]] = {
@@ -178,7 +189,7 @@ class EventLog:
             # Unbuffered: one write() per line, so a reader or a kill sees whole lines.
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}") from error
+            raise StoreError(f"cannot write {path}: {no_room(error)}") from error
 
     def _cut_torn_line(self) -> None:
         if not self.path.exists():
@@ -204,10 +215,11 @@ class EventLog:
             written = self._file.write(line)
         except OSError as error:
             os.truncate(self.path, before)
-            raise StoreError(f"cannot write {self.path}: {error.strerror}") from error
+            raise StoreError(f"cannot write {self.path}: {no_room(error)}") from error
         if written != len(line):
             os.truncate(self.path, before)
-            raise StoreError(f"cannot write {self.path}: the disk is full")
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a part was written: no more went in
+            raise StoreError(f"cannot write {self.path}: {no_room(full)}")
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""

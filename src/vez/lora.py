@@ -5,6 +5,7 @@ and since a zero row of down meets a zero column of up, it gets no gradient and 
 a variant that does not adapt it. Nothing crosses from variant to variant.
 """
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,6 +172,24 @@ class LoraSet:
             for key, (down, up) in rows.items():
                 down.copy_(state[key].down.flatten(1))
                 up.copy_(state[key].up.flatten(1))
+
+    @contextmanager
+    def only(self, variant: int) -> Iterator[None]:
+        """Inside, batches are (B, …), of one variant alone and without dropout. Nothing can be trained there."""
+        kept = [layer.pair for _, _, layer in self._layers]
+        one = slice(variant, variant + 1)
+        for (_, _, layer), pair in zip(self._layers, kept, strict=True):
+            named = {
+                field.name: getattr(pair, field.name) for field in dataclasses.fields(pair) if field.name != "drop"
+            }
+            with torch.no_grad():  # views that know of no gradient
+                rows: dict[str, Any] = {name: None if of is None else of[one] for name, of in named.items()}
+            layer.pair = dataclasses.replace(pair, drop=None, **rows)
+        try:
+            yield
+        finally:
+            for (_, _, layer), pair in zip(self._layers, kept, strict=True):
+                layer.pair = pair
 
     @contextmanager
     def without(self) -> Iterator[None]:

@@ -4,7 +4,6 @@ manifest.json: ``{"id", "kind", "parents": {role: id}, "config", "version", "fil
 A folder appears under its name only when it is finished: it is made in a sibling ``.<name>.partial`` and renamed.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vez.errors import StoreError
+from vez.errors import StoreError, no_room
 
 MANIFEST = "manifest.json"
 _MAKING = ".making.json"  # inside a partial folder: the id it is being made for
@@ -133,11 +132,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise StoreError(f"cannot write {path}: {no_room(error)}") from error
 
 
-def no_room(error: OSError) -> str:
-    """Why a file could not be written; of a full disk also what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space and run again: what is finished stays, what was cut goes on"
-    return str(error.strerror)
+def under_way(folder: Path) -> tuple[Path, str] | None:
+    """Where an artifact at ``folder`` is being made, or was cut, and its id; None where nothing of it is there."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        id = json.loads((partial / _MAKING).read_bytes())["id"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (partial, id) if isinstance(id, str) else None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def making(
     except Timeout as error:
         raise StoreError(f"{folder} is being made by another process; wait for it or stop it") from error
     except OSError as error:
-        raise StoreError(f"cannot write into {folder.parent}: {error.strerror}") from error
+        raise StoreError(f"cannot write into {folder.parent}: {no_room(error)}") from error
     try:
         partial = folder.with_name(f".{folder.name}.partial")
         resumed = _prepare(partial, id)
@@ -190,9 +192,12 @@ def _prepare(partial: Path, id: str) -> bool:
             return True
     except (OSError, ValueError):
         pass  # absent or torn: whose files these are is unknown, so they are cleared
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir()
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+    except OSError as error:
+        raise StoreError(f"cannot write {partial}: {no_room(error)}") from error
     write_atomic(marker, json.dumps({"id": id}).encode())
     return False
 

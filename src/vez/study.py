@@ -19,6 +19,7 @@ from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
 from vez.foresight import check_room, plan, sizes
 from vez.images.wording import visible
+from vez.mirror import check, mirrored
 from vez.plan import named
 from vez.report.arms import BASE
 from vez.report.build import headline
@@ -121,9 +122,11 @@ def train_runs(
     Raises RunStopped, after all that could be finished is, where runs came to numbers that are not finite.
     """
     from vez.preflight import preflight
+    from vez.preview import preview_of
     from vez.train import train
 
     study, stopped = config.study[name], list[str]()
+    check(study.log)
     if datasets is None:
         if not _is_trained(config, name):
             check_room(config, name, device=device)
@@ -141,6 +144,7 @@ def train_runs(
         if todo:
             yield from preflight(base, frozen, todo, sampling=study.sampling, seed=study.seeds[0], **how)
         how |= {key: getattr(study, key) for key in ("save_every", "keep", "validate_every")}
+        how["preview"] = preview_of(study, config.project)
         for seed in study.seeds:
             steps: list[Step] = []
             events = train(
@@ -149,24 +153,29 @@ def train_runs(
                 {variant: study.variant[variant] for variant in variants},
                 seed=seed,
                 steps=study.steps_of(study.variant[variants[0]], len(frozen.train)),
-                into={variant: _run_folder(config, name, variant, seed) for variant in variants},
+                into=(into := {variant: _run_folder(config, name, variant, seed) for variant in variants}),
                 cache=config.root / ".vez" / "latents",
                 **how,
             )
             try:
-                for event in events:
+                for event in mirrored(events, study.log, runs=into.values(), folder=folder_of(config, name)):
                     if isinstance(event, Step):
                         steps.append(event)
                     yield event
             except RunStopped as error:
                 stopped.append(str(error))
-            ran = list(dict.fromkeys(step.run for step in steps))  # fewer than the group where some were finished
-            if ran:
-                some = [run.rpartition("-")[0] for run in ran]
-                key = planning.rate_key(config, name, some, device=base.device.type)
-                rates.record(config.root, key, [step.seconds for step in steps if step.run == ran[0]])
+            _keep_rate(config, name, steps, device=base.device.type)
     if stopped:
         raise RunStopped("; ".join(stopped))
+
+
+def _keep_rate(config: Config, name: str, steps: Sequence[Step], *, device: str) -> None:
+    """Keep how long the steps of a pass took, for the next plan."""
+    ran = list(dict.fromkeys(step.run for step in steps))  # fewer than the group where some were finished
+    if ran:
+        some = [run.rpartition("-")[0] for run in ran]
+        key = planning.rate_key(config, name, some, device=device)
+        rates.record(config.root, key, [step.seconds for step in steps if step.run == ran[0]])
 
 
 def draw_samples(

@@ -23,6 +23,7 @@ from vez.events import Done, Event, EventLog, Note, Saved, Stage, Validated, as_
 from vez.header import header
 from vez.interop import save_kohya
 from vez.passes import Pass, Run, prepare, step_of, stop
+from vez.preview import Preview, previews
 from vez.soundness import base_norms, size
 from vez.store import artifact_id, find, making, write_atomic
 
@@ -42,6 +43,7 @@ def train(
     save_every: int | None = None,
     keep: int | None = None,
     validate_every: int | None = None,
+    preview: Preview | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     checkpointing: Checkpointing = "none",
     trigger: str = "",
@@ -59,6 +61,7 @@ def train(
         into: each variant's run folder.
         save_every, keep: steps between LoRA files besides the last one; how many of those stay (None: all).
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
+        preview: pictures to draw meanwhile; they are no part of what makes a run.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
         checkpointing: which blocks are computed again in the backward pass; the numbers stay the same.
         trigger, noun: the words, for the file's header, and for what a variant preserves.
@@ -68,8 +71,7 @@ def train(
     Raises:
         RunStopped: runs came to numbers that are not finite; the others are finished.
         TrainError: a dataset without pictures, or a state that cannot be gone on from.
-        ConfigError: variants that cannot share a pass.
-        StoreError: a folder that cannot be written, or that another process writes.
+        ConfigError, StoreError: variants that cannot share a pass; a folder that another writes, or nobody can.
     """
     _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
@@ -77,8 +79,7 @@ def train(
     configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
-    todo = [name for name in variants if find(into[name], ids[name]) is None]
-    stopped: dict[str, str] = {}
+    todo, stopped = [name for name in variants if find(into[name], ids[name]) is None], dict[str, str]()
     with ExitStack() as stack:
         made = {name: stack.enter_context(_folder(into[name], parents, configs[name], stopped)) for name in todo}
         start = checkpoint.latest([*made.values()]) if todo else 0
@@ -86,7 +87,7 @@ def train(
         heads = {name: header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo}
         runs = [Run(f"{name}-{seed}", variants[name], made[name], logs[name], heads[name]) for name in todo]
         if runs:
-            how = {**shared, "noun": noun, "checkpointing": checkpointing}
+            how = {**shared, "noun": noun, "checkpointing": checkpointing, "preview": preview}
             stopped |= yield from _pass(base, dataset, prior, runs, start, how, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
@@ -117,7 +118,7 @@ def _pass(
         work.stopped.update(before)
         names = ", ".join(run.name.rpartition("-")[0] for run in runs)
         yield Stage("train", steps, f"{names} · seed {seed} · {len(dataset.train)} pictures")
-        yield from _steps(work, start, shared["save_every"], shared["keep"], every, checkpoint_seconds)
+        yield from _steps(work, start, shared, checkpoint_seconds)
     return {runs[v].name: reason for v, reason in work.stopped.items()}
 
 
@@ -164,39 +165,41 @@ def _log(folder: Path, start: int) -> EventLog:
     return EventLog(path)
 
 
-def _steps(
-    work: Pass,
-    start: int,
-    save_every: int | None,
-    keep: int | None,
-    validate_every: int | None,
-    checkpoint_seconds: float,
-) -> Iterator[Event]:
+def _steps(work: Pass, start: int, how: Mapping[str, Any], checkpoint_seconds: float) -> Iterator[Event]:
     """The loop. A state is written after everything else of its step, so a resumed log has no gap and nothing twice."""
-    folders = [run.folder for run in work.runs]
+    folders, save_every = [run.folder for run in work.runs], how["save_every"]
     if start:
         checkpoint.restore(work.learner, folders, step=start)
         yield Note(f"goes on after step {start}")
-    elif validate_every:
-        yield from _validate(work, step=0)
+    else:
+        yield from _looks(work, how, step=0)
     saved_at = monotonic()
     for step in range(start + 1, work.steps + 1):
         yield from step_of(work, step)
         if len(work.stopped) == len(work.runs):
             checkpoint.save(work.learner, folders, work.stopped)
             return
-        if validate_every and (step % validate_every == 0 or step == work.steps):
-            with work.learner.as_saved():
-                yield from _validate(work, step=step)
+        yield from _looks(work, how, step=step)
         last = step == work.steps
         if last or (save_every and step % save_every == 0):
             with work.learner.as_saved():
                 yield from _save(work, name="lora" if last else f"lora-{step:06d}", step=step)
-            _forget(work, keep, step=step)
+            _forget(work, how["keep"], step=step)
         # One at the very end too: a kill between two runs' finishing then costs the second nothing.
         if step == work.steps or monotonic() - saved_at >= checkpoint_seconds:
             checkpoint.save(work.learner, folders, work.stopped)
             saved_at = monotonic()
+
+
+def _looks(work: Pass, how: Mapping[str, Any], *, step: int) -> Iterator[Event]:
+    """What is measured and drawn of a step, if anything is: of the weights that would be saved."""
+    every, preview = how["validate_every"], how["preview"]
+    if every and (step % every == 0 or step == work.steps):
+        with work.learner.as_saved():
+            yield from _validate(work, step=step)
+    if preview is not None and preview.is_due(step, of=work.steps):
+        with work.learner.as_saved():
+            yield from previews(work, preview, step=step)
 
 
 def _validate(work: Pass, *, step: int) -> Iterator[Event]:

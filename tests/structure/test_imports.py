@@ -36,6 +36,7 @@ MAY_IMPORT_HEAVY = {
     "interop.py",
     "files/",
     "passes.py",
+    "preview.py",
     "train.py",
     "solver.py",
     "draw.py",

@@ -95,6 +95,12 @@ class Study(Table):
     """How many of those files stay, the newest, besides the last one; absent: all."""
     validate_every: int | None = Field(default=None, ge=1)
     """Steps between losses on the held-out pictures; absent: none."""
+    sample_every: int | None = Field(default=None, ge=1)
+    """Steps between pictures drawn while it trains; absent: none (kohya: sample_every_n_steps)."""
+    sample_prompts: tuple[Text, ...] = ()
+    """What these show; absent: the first three prompts that call the trigger (kohya: sample_prompts)."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the events of training go besides events.jsonl; needs the extra of that name (kohya: log_with)."""
     variant: dict[Name, Variant] = Field(min_length=1)
     """The variants by name."""
     vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)

@@ -16,10 +16,9 @@ from typing import Final, Literal, Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vez.errors import ConfigError, StoreError
+from vez.errors import ConfigError, StoreError, no_room
 from vez.judging.material import Cell, Material
 from vez.judging.plan import Kind, Pair, Question
-from vez.store import no_room
 
 FOLDER: Final = "judging"
 Answer = Literal["left", "right", "tie", "neither"]
