@@ -154,3 +154,16 @@ def test_class_pictures_and_what_is_preserved_are_tried(
     masked = {"v": variants["v"].model_copy(update={"masked": True})}
     with pytest.raises(StoreError, match=r"gone\.png"):
         list(preflight(random_base, tiny_dataset, masked, prior=gone, **how))
+
+
+def test_a_trigger_that_may_be_lost_is_said(random_base: Base, tiny_dataset: Dataset) -> None:
+    dropping, moving, kept = (
+        Variant(dataset="d", rank=2, **values)  # type: ignore[arg-type]
+        for values in ({"tag_dropout": 0.1}, {"shuffle_caption": True}, {"tag_dropout": 0.1, "keep_tokens": 1})
+    )
+    variants = {"dropping": dropping, "moving": moving, "kept": kept}
+    found = preflight(random_base, tiny_dataset, variants, precision="fp32", sampling=SAMPLING, trigger="zolka")
+    notes = [event.text for event in found if isinstance(event, Note) and "the trigger" in event.text]
+    assert len(notes) == 2
+    assert notes[0].startswith("dropping may leave out the trigger 'zolka' in 6 of 6 captions: its keep_tokens is 0")
+    assert notes[1].startswith("moving may move the trigger 'zolka' in 6 of 6 captions")

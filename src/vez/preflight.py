@@ -24,7 +24,7 @@ from vez.events import Event, EventLog, Note
 from vez.images.wording import visible
 from vez.learner import rates_of
 from vez.passes import Pass, Run, gradients, prepare
-from vez.rewording import reworded, rewords
+from vez.rewording import may_lose, may_move, reworded, rewords
 from vez.solver import denoise, moves
 from vez.solver import noise as start
 from vez.tape import record
@@ -54,6 +54,7 @@ def preflight(
     """
     began = perf_counter()
     yield from captions(base, dataset, variants, seed=seed)
+    yield from lost_triggers(dataset, variants, trigger)
     try:
         words: dict[str, Any] = {"trigger": trigger, "noun": noun}
         how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing}
@@ -69,6 +70,19 @@ def preflight(
     well = "" if broken else ": all is well"
     took = perf_counter() - began
     yield Note(f"tried one picture, one step (loss {loss:.4f}) and one sample{well}, in {took:.0f} s")
+
+
+def lost_triggers(dataset: Dataset, variants: Mapping[str, Variant], trigger: str) -> Iterator[Note]:
+    """A word on each variant whose samples may be trained without the trigger of their caption, or with it moved."""
+    told = [row.caption for row in dataset.train] if trigger else []
+    for name, variant in variants.items():
+        for happens, what in ((may_lose, "leave out"), (may_move, "move")):
+            count = sum(happens(caption, variant, trigger) for caption in told)
+            if count:
+                yield Note(
+                    f"{name} may {what} the trigger {visible(trigger)!r} in {count} of {len(told)} captions: its "
+                    f"keep_tokens is {variant.keep_tokens}; 1 keeps what stands before the first comma"
+                )
 
 
 def captions(base: Base, dataset: Dataset, variants: Mapping[str, Variant], *, seed: int) -> Iterator[Note]:
