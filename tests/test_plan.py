@@ -163,6 +163,16 @@ def test_files_that_do_not_fit_onto_the_disk(thesis: Config, tmp_path: Path) -> 
         check_disk(made, free=needed - 1, there=0, folder=tmp_path)
 
 
+def test_pictures_drawn_meanwhile_need_room_too(thesis: Config) -> None:
+    """As many looks as there are: before step 1, at 100, …, after the last; three pictures, or one for each prompt."""
+    plain, usual = (planned(thesis, **values)[1] for values in ({}, {"sample_every": 100}))
+    own = planned(thesis, sample_every=100, sample_prompts=("a hat",))[1]
+    looks = sum((2 + (one.steps - 1) // 100) * len(one.variants) for one in plain.passes) * len(plain.seeds)
+    more = [made.disk_bytes["images"] - plain.disk_bytes["images"] for made in (usual, own)]
+    assert more == [3 * looks * 3.0 * 512**2, looks * 3.0 * 512**2]
+    assert plain.images == usual.images, "these are not what is scored"
+
+
 def test_which_study_is_meant(thesis: Config, tmp_path: Path) -> None:
     assert named(thesis, None) == named(thesis, "thesis") == "thesis"
     with pytest.raises(ConfigError, match=r"no \[study.other\].*thesis"):

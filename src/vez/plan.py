@@ -17,6 +17,7 @@ from vez.sweep import counted
 
 LONG = 3600  # seconds of drawing after which a smaller profile is named
 QUICK = 12  # pictures of the profile quick for each arm
+SHOWN = 3  # pictures drawn of each variant at a time while it trains, where the study names none
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 _MOMENTS = {"adamw8bit": 0.5, "prodigy": 4.0}  # of which prodigy's also holds the first weights and a sum
 HEADER = 600_000  # bytes of names and metadata in a LoRA file, at most (SD 1.x: 0.12 million, SDXL: 0.46)
@@ -282,6 +283,9 @@ def _disk_bytes(
     """What the study writes at most: pictures counted as if they could not be compressed."""
     loras = 0.0
     for one in passes:
+        if study.sample_every is not None:  # before the first step, on the way, and after the last
+            looks = 2 + (one.steps - 1) // study.sample_every
+            images += looks * (len(study.sample_prompts) or SHOWN) * len(one.variants) * len(study.seeds)
         saved = 0 if study.save_every is None else (one.steps - 1) // study.save_every
         files = 1 + (saved if study.keep is None else min(saved, study.keep))
         for name in one.variants:
