@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
+from graphs import kept_by
 from small import fingerprint
 from vez.base import Base, attention, computing, computing_in, plain_attention
 from vez.base.checkpointing import checkpointed
@@ -37,26 +38,6 @@ def gradients(base: Base, lora: LoraSet, *, dtype: torch.dtype = torch.float32) 
     lora.grads.zero_()
     losses.sum().backward()  # type: ignore[no-untyped-call]
     return losses.detach(), lora.grads.clone(), kept
-
-
-def kept_by(root: object, weights: set[int]) -> int:
-    """Bytes of the tensors that a graph holds as they are; what is kept as a recipe has none of its own."""
-    found: dict[int, int] = {}
-    todo, seen = [root], set()
-    while todo:
-        node = todo.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        for name in dir(node):
-            if name.startswith("_raw_saved"):
-                raw = getattr(node, name)
-                for one in raw if isinstance(raw, (tuple, list)) else [raw]:
-                    data = getattr(one, "data", None)
-                    if isinstance(data, Tensor) and data.untyped_storage().data_ptr() not in weights:
-                        found[data.untyped_storage().data_ptr()] = data.untyped_storage().nbytes()
-        todo += [child for child, _ in node.next_functions]  # type: ignore[attr-defined]
-    return sum(found.values())
 
 
 def warm(lora: LoraSet) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from vez.base import Base
+from graphs import kept_by
+from vez.base import Base, computing
 from vez.bench.weights import random_base as shaped
 from vez.denoise import Batch, variant_losses
 from vez.errors import BaseModelError, ConfigError
@@ -61,19 +62,11 @@ def test_what_a_step_keeps_is_about_what_autograd_keeps(random_base: Base, rando
     lora = attach(base, [LoraSpec(4, 4)], seed=0)
     weights = {p.untyped_storage().data_ptr() for n in (base.unet, base.text_encoder) for p in n.parameters()}
     weights.add(lora.params.untyped_storage().data_ptr())
-    kept: dict[int, torch.Tensor] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with computing(base, torch.float32, pixels=8 * side, checkpointing="none"):
         loss = variant_losses(base, batch, variants=1).sum()
-    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    assert loss.isfinite()
+    real = kept_by(loss.grad_fn, weights)
     lora.detach()
-    predicted = 4 * kept_numbers(sizes_of(random_base_folder), side=8 * side, rank=4, text=True, plain=False)
+    predicted = 4 * kept_numbers(sizes_of(random_base_folder), side=8 * side, rank=4, text=True)
     assert predicted == pytest.approx(real, rel=0.25)
 
 
@@ -81,9 +74,11 @@ MEASURED = json.loads((Path(__file__).parent / "golden" / "peaks.json").read_tex
 
 
 @pytest.mark.parametrize(
-    "row", MEASURED["peaks"], ids=lambda r: f"{r['base']}-{r['size']}-{r['batch']}-{r['ranks']}-{r['dtype']}"
+    "row",
+    MEASURED["peaks"],
+    ids=lambda r: f"{r['base']}-{r['size']}-{r['batch']}-{r['ranks']}-{r['dtype']}-{r.get('checkpointing')}",
 )
-def test_predicted_peaks_are_within_a_fifth_of_the_measured_ones(row: dict[str, Any]) -> None:
+def test_predicted_peaks_are_near_the_measured_ones(row: dict[str, Any]) -> None:
     """Peaks of `vez bench` (no VAE in it but tiny's), measured on a 2-core CPU; golden/peaks.json has the command."""
     tiny = row["base"] == "tiny"
     sizes = sizes_of(Path(__file__).parents[1] / "src" / "vez" / "demo" / "base") if tiny else sizes_of(None)
@@ -94,8 +89,9 @@ def test_predicted_peaks_are_within_a_fifth_of_the_measured_ones(row: dict[str, 
         ranks=row["ranks"],
         number_bytes=4 if row["dtype"] == "fp32" else 2,
         vae=tiny,
+        checkpointing=row.get("checkpointing", "none"),
     )
-    assert predicted.peak == pytest.approx(row["peak_bytes"], rel=0.2)
+    assert predicted.peak == pytest.approx(row["peak_bytes"], rel=0.15)
 
 
 def test_a_folder_that_is_no_base_is_one_sentence(tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def peak_bytes(config: Config, study: Study, names: Sequence[str], *, cost: Cost
         unet=any(variant.lr_unet > 0 for variant in variants),
         text=any(variant.trains_text for variant in variants),
         specs=[spec_of(variant) for variant in variants],
+        checkpointing=study.checkpointing,
     )
     return plain.peak + _kept_besides(variants, cost) + _long_captions(config, study, variants, cost)
 

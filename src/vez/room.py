@@ -6,10 +6,12 @@ peak = program + weights + LoRAs + step, where
 - weights: U-Net and text encoders in the precision of the run, the VAE in fp32.
 - LoRAs: parameters, gradients and AdamW's two moments, fp32: 16 bytes per parameter. Ranks of variants that train side
   by side are padded to the largest.
-- step: what the forward pass keeps for the backward one, per sample and variant, times `SPREAD` for what is alive for
-  a moment only and for what the allocator cannot give back. A ResNet block keeps 3 (in + out) numbers per pixel of
-  its level; a transformer block `KEPT` per pixel and channel, and a rank per adapted module; where attention is in
-  plain products, its matrices; a text encoder's layer `KEPT_TEXT` per token and channel.
+- step: what the forward pass keeps for the backward one (`vez.base.lean`), per sample and variant, times `SPREAD` for
+  what is alive for a moment only and for what the allocator cannot give back. A ResNet block keeps in + out numbers per
+  pixel of its level; a transformer block `KEPT` per pixel and channel, and a rank per adapted module; a text encoder's
+  layer `KEPT_TEXT` per token and channel. With checkpointing, what is computed again keeps its input, and the largest
+  such block is there once. Besides: LoRAs in the base's precision, where that is not fp32, and copies of the largest
+  convolution's weights, which a CPU's library makes for a moment.
 
 The counts of what is kept are read off the networks (`torch.autograd.graph.saved_tensors_hooks`); SPREAD and program
 are fitted to measured peaks on a CPU. tests/test_room.py and bench/results hold predictions against measurements.
@@ -22,17 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from vez import ldm
+from vez.config import Checkpointing
 from vez.errors import ConfigError
 from vez.family import Layout, Target, kohya_keys, layout_of
 from vez.shape import LoraSpec, modules_of
 
 PROGRAM = 450e6
 SPREAD = 1.37
-KEPT, KEPT_TEXT, PLAIN_MATRICES = 32, 24, 2
+KEPT, KEPT_TEXT, AROUND = 19, 13, 2  # AROUND: a transformer block, what its projections keep
+COPIES = 2  # of a convolution's weights
 TOKENS = 77
 FULL = 4  # bytes of an fp32 number
 STATE_NUMBERS = 4  # a LoRA parameter, its gradient, two moments
-PLAIN_SIDE = 256  # pictures up to this side use plain attention in bf16 on a CPU (vez.train)
 _MODULES = 12  # of a transformer with one block that hold a LoRA
 # Sizes of Stable Diffusion 1.x, for a base whose own configuration is not on this machine yet.
 _SD1_UNET: dict[str, Any] = {
@@ -185,21 +188,36 @@ def lora_numbers(sizes: Sizes, *specs: LoraSpec) -> int:
     return sum(rank * sum(widths[key]) for key, rank in ranks.items())
 
 
-def kept_numbers(sizes: Sizes, *, side: int, rank: int, text: bool, plain: bool, conv_rank: int = 0) -> float:
-    """Numbers that one sample's forward pass keeps. ``side`` of the picture in pixels; ``plain`` attention matrices;
-    ``text``: the text encoders are trained too; ``conv_rank`` of a LoRA on the two convolutions of a ResNet."""
+def kept_numbers(
+    sizes: Sizes, *, side: int, rank: int, text: bool, conv_rank: int = 0, checkpointing: Checkpointing = "none"
+) -> float:
+    """Numbers that one sample's forward pass keeps; and the largest block that is computed again, which is kept then.
+
+    ``side`` of the picture in pixels; ``text``: the text encoders are trained too; ``conv_rank`` of a LoRA on the two
+    convolutions of a ResNet.
+    """
     area = [(side // FACTOR / 2**level) ** 2 for level in range(len(sizes.channels))]
-    total: float = sum(area[level] * (3 * (inner + out) + 2 * conv_rank) for level, inner, out in sizes.layout.sizes())
-    heads = sizes.unet.get("attention_head_dim", 8)
+    again = [0.0]
+    # a LoRA on a convolution keeps its input, which else is made again
+    adapted = 2 if conv_rank else 1
+    total = 0.0
+    for level, inner, out in sizes.layout.sizes():
+        block = area[level] * (adapted * (inner + out) + 2 * conv_rank)
+        total += area[level] * inner if checkpointing == "whole" else block
+        again += [block] if checkpointing == "whole" else []
     for *_, level, depth in sizes.layout.transformers():
         pixels, c = area[level], sizes.channels[level]
-        total += depth * pixels * (KEPT * c + _MODULES * rank)
-        if plain:  # diffusers' attention_head_dim is the number of heads
-            number = heads[level] if isinstance(heads, Sequence) else heads
-            total += depth * PLAIN_MATRICES * number * pixels * (pixels + TOKENS)
+        block = pixels * (KEPT * c + _MODULES * rank)
+        total += {
+            "none": depth * block,
+            "selective": pixels * c * (depth + AROUND),
+            "whole": pixels * c,
+        }[checkpointing]
+        again += {"none": [], "selective": [block], "whole": [depth * block]}[checkpointing]
     if text:
-        total += sum(int(t["num_hidden_layers"]) * TOKENS * KEPT_TEXT * int(t["hidden_size"]) for t in sizes.texts)
-    return total
+        per = KEPT_TEXT if checkpointing == "none" else 1
+        total += sum(int(t["num_hidden_layers"]) * TOKENS * per * int(t["hidden_size"]) for t in sizes.texts)
+    return total + max(again)
 
 
 @dataclass(frozen=True)
@@ -229,6 +247,7 @@ def memory(
     text: bool = True,
     vae: bool = True,
     specs: Sequence[LoraSpec] = (),
+    checkpointing: Checkpointing = "none",
 ) -> Memory:
     """The predicted peak of a run of ``len(ranks)`` variants side by side.
 
@@ -240,13 +259,15 @@ def memory(
     per_unet, per_text = lora_parameters(sizes)
     per_rank = (per_unet if unet else 0) + (per_text if text else 0)
     weights = number_bytes * (unet_parameters(sizes) + text_parameters(sizes))
-    plain = on_cpu and number_bytes < FULL and side <= PLAIN_SIDE
     conv_rank = max((spec.conv.rank for spec in specs if spec.conv), default=0)
-    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, plain=plain, conv_rank=conv_rank)
+    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, conv_rank=conv_rank, checkpointing=checkpointing)
+    largest = max(9 * inner * out for _, inner, out in sizes.layout.sizes())
     width = lora_numbers(sizes, *specs) if specs else per_rank * max(ranks)
     return Memory(
         program=PROGRAM,
         weights=weights + (FULL * vae_parameters(sizes) if vae else 0),
         loras=float(FULL * STATE_NUMBERS * width * len(ranks)),
-        step=SPREAD * number_bytes * batch * len(ranks) * kept,
+        step=SPREAD * number_bytes * batch * len(ranks) * kept
+        + number_bytes * (COPIES * largest if on_cpu else 0)
+        + (number_bytes * width * len(ranks) if number_bytes < FULL and checkpointing == "none" else 0),
     )
