@@ -7,10 +7,11 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from vez import demo, rates
 from vez import plan as planning
-from vez.config import Config, Study
+from vez.config import Checkpointing, Config, Study
 from vez.dataset import read_sources
 from vez.errors import ConfigError, StoreError
 from vez.plan import GB, Cost, Pass, Plan, peak_bytes
@@ -72,6 +73,7 @@ def check_memory(config: Config, made: Plan, *, cost: Cost, free: float, device:
 def _way_out(config: Config, study: Study, one: Pass, *, cost: Cost, free: float, device: str) -> str:
     """The settings to change, one after the other until it fits: first what leaves the results as they are."""
     tried: list[str] = []
+    before = study.checkpointing
 
     def fits(now: Study, names: Sequence[str]) -> bool:
         return SURELY * peak_bytes(config, now, names, cost=cost, device=device) <= free
@@ -86,6 +88,12 @@ def _way_out(config: Config, study: Study, one: Pass, *, cost: Cost, free: float
     if not all(fits(study, chunk) for chunk in chunks) and study.precision == "fp32":
         study = study.model_copy(update={"precision": "bf16"})
         tried.append('precision = "bf16"')
+    for again in get_args(Checkpointing)[get_args(Checkpointing).index(study.checkpointing) + 1 :]:
+        if all(fits(study, chunk) for chunk in chunks):
+            break
+        study = study.model_copy(update={"checkpointing": again})
+    if study.checkpointing != before:
+        tried.append(f'checkpointing = "{study.checkpointing}"')
     first = study.variant[one.variants[0]]
     batch = first.batch
     while not all(fits(study, chunk) for chunk in chunks) and batch > 1:
