@@ -7,7 +7,7 @@ import pytest
 from vez.config import Sampling
 from vez.errors import ConfigError
 from vez.store import making, open_artifact
-from vez.sweep import Arm, arms_of, counted, named, swept
+from vez.sweep import Arm, arms_of, counted, explored, named, swept
 
 
 @pytest.fixture
@@ -73,3 +73,12 @@ def test_the_plan_counts_them_beforehand(
 def test_a_sweep_that_is_none_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"strengths|checkpoints"):
         Sampling.model_validate(wrong)
+
+
+def test_of_a_sweep_each_runs_end_at_the_strength_nearest_1_is_declared(run: Path) -> None:
+    drawn = arms(run, "all", (0.5, 0.9, 1.1))
+    records = {name: arm.record("0") for name, arm in drawn.items()} | {"base": None}
+    assert set(drawn) - explored(records) == {"v1@x0.9"}, "of two as near to 1 the lower"
+    early = {name: arm.record("0") for name, arm in arms(run, (10, 20)).items()}
+    assert set(early) - explored(early) == {"v1@20"}, "the latest step stands for a run whose end was not drawn"
+    assert explored({"base": None, "old": "0" * 64, "elsewhere": {"lora": "0", "run": None}}) == frozenset()

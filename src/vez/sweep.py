@@ -51,6 +51,21 @@ def arms_of(samples: Artifact) -> dict[str, Arm | None]:
         raise StoreError(f"{samples.path} does not say what was drawn; delete it and sample again") from error
 
 
+def explored(records: Mapping[str, Any]) -> frozenset[str]:
+    """The arms of a sweep whose comparisons nobody declared: all but each run's end at the strength nearest to 1.
+
+    ``records`` are a samples manifest's ``arms``. Of two that are as near, the lower counts; a run whose end was not
+    drawn is represented by its latest step; what does not say what it is (a file from elsewhere) is declared.
+    """
+    best: dict[str, tuple[tuple[bool, int, float, float], str]] = {}
+    swept = {name: of for name, of in records.items() if isinstance(of, Mapping) and of.get("run") is not None}
+    for name, of in swept.items():
+        strength = float(of.get("strength", 1.0))
+        rank = (not of.get("last", True), -int(of.get("step") or 0), abs(strength - 1), strength)
+        best[of["run"]] = min(best.get(of["run"], (rank, name)), (rank, name))
+    return frozenset(swept) - {name for _, name in best.values()}
+
+
 def named(stem: str, *, step: int | None, strength: float) -> str:
     """An arm's name; ``step`` is None for a run's end."""
     what = ("" if step is None else str(step)) + ("" if strength == 1 else f"x{strength:g}")

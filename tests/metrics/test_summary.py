@@ -195,3 +195,18 @@ def test_every_column_of_a_difference_is_explained() -> None:
     words = {word for key in EXPLAINED for word in key.split(", ")} | {"diff", "says", "n_prompts", "n_pairs"}
     text = " ".join(EXPLAINED.values())
     assert [key for key in row if key not in words and key not in text] == []
+
+
+def test_a_sweeps_arms_take_no_power_from_the_declared_ones() -> None:
+    swept = {f"v1@{step}": rough(0.05 * step, seed=step, prompts=PROMPTS) for step in range(1, 9)}
+    few = {"base": rough(0, seed=100), "v1": rough(0.3, seed=101), "v2": rough(0.2, seed=102)}
+    rules = {"F": UP, "x": Rule(True)}
+    alone = summarise(dict.fromkeys(rules, few), rules=rules, base="base")
+    tables = summarise(dict.fromkeys(rules, few | swept), rules=rules, base="base", explored=swept)
+    for arm_ in ("v1", "v2"):
+        assert tables["against_base"][arm_]["F"] == alone["against_base"][arm_]["F"]
+    row = tables["against_base"]["v1@3"]["F"]
+    assert row["family"] == "exploratory" and row["p_holm"] is None and row["p_bh"] is not None
+    assert tables["pairs"]["v1"]["v2"]["F"] == alone["pairs"]["v1"]["v2"]["F"]
+    assert set(tables["pairs"]["v1"]["v1@3"]) == {"F"}, "what is explored is compared by what decides alone"
+    assert tables["explored"] == sorted(swept) and alone["explored"] == []

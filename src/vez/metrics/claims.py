@@ -1,7 +1,7 @@
 """From many comparisons to what may be said of each: adjusted for their number, with the word and the n it lacks."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -65,29 +65,48 @@ class Claim:
         }
 
 
-def claims(found: Mapping[Key, Comparison], rules: Mapping[str, Rule]) -> dict[Key, Claim]:
+def claims(
+    found: Mapping[Key, Comparison], rules: Mapping[str, Rule], *, explored: Collection[str] = ()
+) -> dict[Key, Claim]:
     """What may be said of each of these comparisons, one table of them.
 
-    The comparisons of a primary metric are a family of their own. A LoRA is recommended only where it passes on every
-    primary metric, and a claim that all of several hold needs no adjustment over them (intersection-union).
+    A comparison is primary where its metric is and neither arm is ``explored``: a sweep's checkpoints and strengths
+    would else take all power from the few comparisons that were asked for. The comparisons of a primary metric are a
+    family of their own. A LoRA is recommended only where it passes on every primary metric, and a claim that all of
+    several hold needs no adjustment over them (intersection-union).
     """
-    adjusted = adjust({key: comparison.p for key, comparison in found.items()}, rules)
+    adjusted = adjust({key: comparison.p for key, comparison in found.items()}, rules, explored=explored)
     size: dict[str, int] = {}
-    for metric, *_ in found:
-        size[metric] = size.get(metric, 0) + 1
+    for key in found:
+        if _is_primary(key, rules, explored):
+            size[key[0]] = size.get(key[0], 0) + 1
     return {
-        key: _claim(comparison, rules[key[0]], p_adjusted=adjusted[key], of=size[key[0]])
+        key: _claim(
+            comparison,
+            rules[key[0]],
+            family="primary" if _is_primary(key, rules, explored) else "exploratory",
+            p_adjusted=adjusted[key],
+            of=size.get(key[0], 1),
+        )
         for key, comparison in found.items()
     }
 
 
-def adjust(p_values: Mapping[Key, float], rules: Mapping[str, Rule]) -> dict[Key, float]:
-    """Holm over each primary metric's comparisons, Benjamini & Hochberg over all the others together."""
-    primary = {metric for metric, *_ in p_values if rules[metric].primary}
+def adjust(
+    p_values: Mapping[Key, float], rules: Mapping[str, Rule], *, explored: Collection[str] = ()
+) -> dict[Key, float]:
+    """Holm over each primary metric's primary comparisons, Benjamini & Hochberg over all the others together."""
+    primary = [key for key in p_values if _is_primary(key, rules, explored)]
     adjusted: dict[Key, float] = {}
-    for metric in sorted(primary):
-        adjusted |= _adjusted(holm, ((key, p) for key, p in p_values.items() if key[0] == metric))
-    return adjusted | _adjusted(benjamini_hochberg, ((key, p) for key, p in p_values.items() if key[0] not in primary))
+    for metric in sorted({metric for metric, *_ in primary}):
+        adjusted |= _adjusted(holm, ((key, p_values[key]) for key in primary if key[0] == metric))
+    rest = ((key, p) for key, p in p_values.items() if key not in adjusted)
+    return adjusted | _adjusted(benjamini_hochberg, rest)
+
+
+def _is_primary(key: Key, rules: Mapping[str, Rule], explored: Collection[str]) -> bool:
+    metric, *arms = key
+    return rules[metric].primary and not any(arm in explored for arm in arms)
 
 
 def _adjusted(by: Callable[[Sequence[float]], list[float]], family: Iterable[tuple[Key, float]]) -> dict[Key, float]:
@@ -95,9 +114,9 @@ def _adjusted(by: Callable[[Sequence[float]], list[float]], family: Iterable[tup
     return dict(zip(p_values, by(list(p_values.values())), strict=True))
 
 
-def _claim(comparison: Comparison, rule: Rule, *, p_adjusted: float, of: int) -> Claim:
+def _claim(comparison: Comparison, rule: Rule, *, family: Family, p_adjusted: float, of: int) -> Claim:
     # What a primary comparison could see is told at Holm's hardest step: as if it came first of all its family.
-    alpha = ALPHA / of if rule.primary else ALPHA
+    alpha = ALPHA / of if family == "primary" else ALPHA
     better_high = rule.higher_is_better
     same = None
     if rule.margin is not None:
@@ -109,7 +128,7 @@ def _claim(comparison: Comparison, rule: Rule, *, p_adjusted: float, of: int) ->
     lacking = word == "not distinguishable" and comparison.diff != 0 and comparison.n_prompts > 1
     return Claim(
         comparison=comparison,
-        family="primary" if rule.primary else "exploratory",
+        family=family,
         p_adjusted=p_adjusted,
         mde=smallest_detectable(comparison.sd, comparison.n_prompts, alpha=alpha),
         mde_more_seeds=_with_endless_seeds(comparison, alpha),

@@ -12,28 +12,34 @@ from vez.config import Project
 from vez.dataset import Dataset
 from vez.errors import StoreError
 from vez.events import Done, Event, Note, Stage
-from vez.metrics.definitions import (
-    METRICS,
-    PREFIX,
-    WEIGHT,
-    Drawn,
-    Material,
-    Vectors,
-    alike,
-    describing,
-    likeness_span,
-    real_likeness,
-)
-from vez.metrics.embed import PUBLISHED, Clip, image_features, text_features
+from vez.metrics.controls import controls, failed
+from vez.metrics.copying import alike, worst
+from vez.metrics.definitions import METRICS, Drawn, Material, measure
+from vez.metrics.drift import colour_shift
+from vez.metrics.embed import PUBLISHED, Clip, Dino
+from vez.metrics.gather import gather
+from vez.metrics.likeness import likeness_span, real_likeness
+from vez.metrics.rules import declared
 from vez.metrics.summary import EXPLAINED, Settings, Values, summarise
-from vez.sample import read_rows
-from vez.store import Artifact, artifact_id, find, making, open_artifact, write_atomic
+from vez.metrics.texts import trigger_cost
+from vez.sample import CONTROLS, read_rows
+from vez.store import Artifact, artifact_id, file_sha256, find, making, open_artifact, write_atomic
+from vez.sweep import explored
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Counts up when the same samples would give other scores."""
 
 CONFIRMING: Final = "G"
 """The set of the suite whose prompts have no say in a choice, and confirm it (docs/evaluate.md)."""
+
+
+NEEDED: Final = {
+    "dino": 'needs a DINOv2: dino = "facebook/dinov2-base", or a folder, in the study; until then CLIP judges likeness',
+    "foreground": "needs a mask for each held-out picture: masks in the dataset",
+    "lookalikes": "needs lookalikes in [project]: what the concept could be mistaken for, in words",
+    "gallery": "needs gallery in [project]: a folder of pictures of look-alikes",
+}
+"""What a tier of the measurement lacks where it is not there."""
 
 
 def score(
@@ -43,22 +49,26 @@ def score(
     project: Project,
     clip: Clip,
     into: Path,
+    dino: Dino | None = None,
+    gallery: Sequence[Path] = (),
     cache: Path | None = None,
     confirm: Path | None = None,
 ) -> Iterator[Event]:
     """Measure a samples artifact; the last event is Done.
 
-    The artifact at ``into`` holds scores.jsonl, a row {arm, prompt, seed, metric, value} per number, and summary.json:
-    {metrics, not_measured, reference, clip, explained} and the tables of `summary.summarise`.
+    The artifact at ``into`` holds scores.jsonl, a row {arm, prompt, seed, metric, value} per number, and summary.json,
+    the tables of `summary.summarise` and what they are to be read with (docs/files.md).
 
     Args:
         samples: the artifact that `sample` made; its arm without a LoRA is the base.
         datasets: arm → the dataset its LoRA was trained on; arms may be missing. Held-out pictures of all of them are
             the reference, but for those that some arm was trained on.
-        project: trigger, noun and describing words.
-        clip: who looks.
+        project: trigger, noun, describing words and look-alikes.
+        clip: who compares with texts, and judges likeness where there is no ``dino``.
         into: the artifact's folder.
-        cache: folder for picture vectors, by content; None keeps none.
+        dino: who judges likeness.
+        gallery: pictures of look-alikes.
+        cache: folder for what was seen of pictures, by content; None keeps none.
         confirm: samples of prompts that had no say in a choice, of some of the same arms; None where none were drawn.
     Raises:
         StoreError: ``samples`` or ``confirm`` is no whole samples artifact, or ``into`` cannot be written.
@@ -67,8 +77,7 @@ def score(
     drawn_from = {"samples": _samples(samples)} | ({} if confirm is None else {"confirm": _samples(confirm)})
     parents = {role: of.id for role, of in drawn_from.items()}
     parents |= {f"dataset:{arm}": of.id for arm, of in sorted(datasets.items())}
-    words = project.model_dump(include={"trigger", "noun", "describes"})
-    config = {"project": words, "clip": clip.sha256}
+    config = _recipe(project, clip, dino, gallery)
     id = artifact_id("scores", parents, config, VERSION)
     if find(into, id) is None:
         with making(into, kind="scores", parents=parents, config=config, version=VERSION) as made:
@@ -76,15 +85,78 @@ def score(
             bare = [arm for arm, lora in arms.items() if lora is None]
             drawn, pictures = _drawn([of.path for of in drawn_from.values()])
             yield Stage("score", len(drawn), f"{len(METRICS)} metrics")
-            material = _look(
-                pictures, drawn, datasets, project=project, clip=clip, base=next(iter(bare), None), cache=cache
+            references = reference_rows(datasets.values())
+            material = gather(
+                pictures,
+                drawn,
+                project=project,
+                clip=clip,
+                base=next(iter(bare), None),
+                dino=dino,
+                reference=[picture for picture, _ in references],
+                masks=[mask for _, mask in references],
+                training={arm: [of.path / row.file for row in of.train] for arm, of in datasets.items()},
+                gallery=gallery,
+                cache=cache,
             )
-            values = {metric.name: metric.measure(material) for metric in METRICS}
+            values = measure(material)
             for metric in METRICS:
                 if not values[metric.name]:
                     yield Note(f"{metric.name} was not measured: it {metric.needs}")
-            _write(made.path, values, material, clip, settings=settings_of(arms))
+            rules = declared([name for name, of_arm in values.items() if of_arm])
+            checked = controls(material, values, rules, strength_0=_strength_0(drawn_from["samples"]))
+            for sentence in failed(checked):
+                yield Note(f"a control failed: {sentence}")
+            summary = {
+                "metrics": {
+                    metric.name: {"definition": metric.definition, "family": metric.family}
+                    | asdict(rules[metric.name])
+                    for metric in METRICS
+                    if metric.name in rules
+                },
+                "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in rules},
+                **summarise(
+                    values,
+                    rules=rules,
+                    base=material.base,
+                    settings=settings_of(arms),
+                    confirming={d.prompt for d in drawn if d.set == CONFIRMING},
+                    explored=explored(arms),
+                ),
+                "controls": checked,
+                "tiers": _tiers(material, clip, dino),
+                "reference": _reference(material),
+                "nearest": _nearest(material, datasets),
+                "colour": colour_shift(material),
+                # not clip.name: it may be a folder of this machine
+                "clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED},
+                "explained": EXPLAINED,
+            }
+            _write(made.path, values, summary)
     yield Done(into, id)
+
+
+def _recipe(project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[Path]) -> dict[str, Any]:
+    """What decides the scores besides the pictures drawn; only what there is, so that what is not asked for does not
+    change an id."""
+    words = project.model_dump(include={"trigger", "noun", "describes"})
+    if project.lookalikes:
+        words["lookalikes"] = list(project.lookalikes)
+    config: dict[str, Any] = {"project": words, "clip": clip.sha256}
+    if dino is not None:
+        config["dino"] = dino.sha256
+    if gallery:
+        config["gallery"] = [file_sha256(path) for path in gallery]
+    return config
+
+
+def _strength_0(samples: Artifact) -> dict[str, int] | None:
+    """What sampling found of LoRAs at strength 0; None where it did not look."""
+    try:
+        levels = json.loads((samples.path / CONTROLS).read_bytes())["strength_0"]
+        return {str(arm): int(level) for arm, level in levels.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def settings_of(arms: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -119,82 +191,49 @@ def _drawn(folders: Sequence[Path]) -> tuple[tuple[Drawn, ...], tuple[Path, ...]
     return tuple(drawn), tuple(pictures)
 
 
-def _look(
-    pictures: Sequence[Path],
-    drawn: tuple[Drawn, ...],
-    datasets: Mapping[str, Dataset],
-    *,
-    project: Project,
-    clip: Clip,
-    base: str | None,
-    cache: Path | None,
-) -> Material:
-    """Embed everything once."""
-
-    def see(paths: Sequence[Path]) -> Vectors:
-        return image_features(clip, paths, cache=cache).astype(np.float64)
-
-    plain, described = _trigger_texts(project)
-    said = [d.text for d in drawn] + [d.context for d in drawn if d.context]
-    said += [describing(d.text, project) for d in drawn] + [plain, described]
-    texts = list(dict.fromkeys(said))
-    vectors = text_features(clip, [PREFIX + text for text in texts]).astype(np.float64)
-    return Material(
-        drawn=drawn,
-        images=see(pictures),
-        texts=dict(zip(texts, vectors, strict=True)),
-        reference=see(reference_pictures(datasets.values())),
-        training={arm: see([of.path / row.file for row in of.train]) for arm, of in datasets.items()},
-        project=project,
-        base=base,
-    )
-
-
-def reference_pictures(datasets: Iterable[Dataset]) -> list[Path]:
-    """The held-out pictures that none of the datasets trains on, each once: the fair reference for all arms together.
+def reference_rows(datasets: Iterable[Dataset]) -> list[tuple[Path, Path | None]]:
+    """The held-out pictures that none of the datasets trains on, each once, with its mask: the fair reference for all
+    arms together.
 
     What one dataset holds out another may train on; likeness to it would then reward memory.
     """
     datasets = list(datasets)
     trained = {mark for of in datasets for row in of.train for mark in (row.sha256, row.source_sha256)}
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, Path | None]] = {}
     for of in datasets:
         for row in of.held_out:
             if trained.isdisjoint((row.sha256, row.source_sha256)):
-                found.setdefault(row.source_sha256, of.path / row.file)
+                found.setdefault(row.source_sha256, (of.path / row.file, of.path / row.mask if row.mask else None))
     return list(found.values())
 
 
-def _trigger_texts(project: Project) -> tuple[str, str]:
-    """The same plain text with the trigger and with the describing words."""
-    return f"a photo of {project.trigger} {project.noun}", f"a photo of {project.describes}"
-
-
-def _write(folder: Path, values: Mapping[str, Values], material: Material, clip: Clip, *, settings: Settings) -> None:
+def _write(folder: Path, values: Mapping[str, Values], summary: Mapping[str, Any]) -> None:
     rows = [
         {"arm": arm, "prompt": prompt, "seed": seed, "metric": name, "value": value}
         for name, of_arm in values.items()
         for arm, scores in of_arm.items()
         for (prompt, seed), value in scores.items()
     ]
-    confirming = {d.prompt for d in material.drawn if d.set == CONFIRMING}
-    rules = {metric.name: metric.rule for metric in METRICS}
-    summary = {
-        "metrics": {
-            metric.name: {"definition": metric.definition, **asdict(metric.rule)}
-            for metric in METRICS
-            if values[metric.name]
-        },
-        "not_measured": {metric.name: metric.needs for metric in METRICS if not values[metric.name]},
-        **summarise(values, rules=rules, base=material.base, settings=settings, confirming=confirming),
-        "reference": _reference(material),
-        # not clip.name: it may be a folder of this machine
-        "clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED},
-        "explained": EXPLAINED,
-    }
     write_atomic(folder / "scores.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(folder / "summary.json", text.encode())
+
+
+def _tiers(m: Material, clip: Clip, dino: Dino | None) -> dict[str, dict[str, Any]]:
+    """Who looked, and what was lacking: a tier that is not there is named, never filled in."""
+    seen = {
+        "dino": dino is not None,
+        "foreground": m.judge.foreground is not None,
+        "lookalikes": bool(m.project.lookalikes),
+        "gallery": m.judge.gallery is not None,
+    }
+    tiers: dict[str, dict[str, Any]] = {"clip": {"measured": True, "judges_likeness": m.judge is m.clip}}
+    for name, measured in seen.items():
+        tiers[name] = {"measured": measured} | ({} if measured else {"needs": NEEDED[name]})
+    for encoder in (clip, dino):
+        if encoder is not None:
+            tiers[encoder.kind] |= {"name": Path(encoder.name).name, "sha256": encoder.sha256}
+    return tiers
 
 
 def _reference(m: Material) -> dict[str, Any]:
@@ -203,15 +242,22 @@ def _reference(m: Material) -> dict[str, Any]:
     ``trigger_cost`` is CLIPscore with the trigger minus with the describing words on the real pictures: what the
     made-up word itself costs. ``training_alike`` is, per arm, the limit of the metric copying.
     """
-    real = np.concatenate([m.reference, *m.training.values()])
-    plain, described = (m.texts[text] for text in _trigger_texts(m.project))
-    cost = WEIGHT * (np.maximum(real @ plain, 0) - np.maximum(real @ described, 0))
+    real = np.concatenate([m.clip.reference, *m.clip.training.values()])
     return {
-        "held_out": len(m.reference),
-        "real_likeness": _rounded(real_likeness(m)),
+        "judge": m.judge.name,
+        "held_out": len(m.judge.reference),
+        "real_likeness": _rounded(real_likeness(m.judge)),
         "likeness_span": _rounded(likeness_span(m)),
-        "trigger_cost": _rounded(float(cost.mean()) if len(cost) else None),
-        "training_alike": {arm: _rounded(alike(seen)) for arm, seen in m.training.items()},
+        "trigger_cost": _rounded(trigger_cost(m, real)),
+        "training_alike": {arm: _rounded(alike(seen)) for arm, seen in m.judge.training.items()},
+    }
+
+
+def _nearest(m: Material, datasets: Mapping[str, Dataset]) -> dict[str, list[dict[str, Any]]]:
+    """Arm → the pictures that lie nearest to a training picture: {file, training, dataset, cosine}."""
+    return {
+        arm: [row | {"training": datasets[arm].train[row["training"]].file, "dataset": datasets[arm].id} for row in of]
+        for arm, of in worst(m).items()
     }
 
 

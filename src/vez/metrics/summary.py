@@ -21,7 +21,8 @@ EXPLAINED = {
     "low, high": "95 % Student interval over prompts (a prompt's seeds are averaged first), not adjusted for many arms",
     "p": "two-sided sign-flip test over prompts, exact up to 16 prompts",
     "smallest_p": "the least p that this many prompts can give at all",
-    "family": "primary: declared before anything was drawn; exploratory: all else, to be seen again to be believed",
+    "family": "primary: declared before anything was drawn (of a sweep, each run's end at the strength nearest 1); "
+    "exploratory: all else, to be seen again to be believed",
     "p_holm": "p adjusted by Holm over the comparisons of the same primary metric in the same table; the verdict goes "
     "by it",
     "p_bh": "p adjusted by Benjamini and Hochberg over all exploratory comparisons of the table; the verdict goes by "
@@ -56,6 +57,7 @@ def summarise(
     base: str | None,
     settings: Settings | None = None,
     confirming: Collection[str] = (),
+    explored: Collection[str] = (),
 ) -> dict[str, Any]:
     """The tables of summary.json that compare arms.
 
@@ -65,12 +67,15 @@ def summarise(
         base: the arm without a LoRA, or None. A metric that has no values for it is not compared with it.
         settings: which arms are the same setting trained with other seeds; None where nobody knows.
         confirming: prompts kept for confirmation. All tables but the one called so are made without them.
+        explored: arms that nobody declared (a sweep's earlier checkpoints, its other strengths): their comparisons are
+            exploratory, but for those of the confirmation; two of which one is explored, by primary metrics alone.
     Returns:
         arms: arm → metric → {mean, low, high, n_prompts, n_images}; against_base: arm → metric → difference;
         pairs: first arm → second arm → metric → difference (first minus second); gates: arm → metric → gate → word;
         settings: setting → metric → replicates against the base; setting_pairs: setting → setting → metric → the same;
         selection: metric → the best arm and its bias; confirmation: arms, against_base and pairs on the prompts kept
-        for it, and chosen: metric → the arm that the other prompts chose, with both its means; empty without such.
+        for it, and chosen: metric → the arm that the other prompts chose, with both its means; empty without such;
+        explored: the arms given as such.
     Raises:
         ValueError: a value is infinite.
     """
@@ -79,16 +84,17 @@ def summarise(
     }
     choosing = {m: {arm: cells for arm, (cells, _) in of.items() if cells} for m, of in parts.items()}
     kept = {m: {arm: cells for arm, (_, cells) in of.items() if cells} for m, of in parts.items()}
-    against, pairs = _compared(choosing, rules, base)
+    against, pairs = _compared(choosing, rules, base, explored)
     confirmed = {}
     if any(kept.values()):
         confirmed = _tables(kept, *_compared(kept, rules, base)) | {"chosen": _chosen(choosing, kept, rules, base)}
     return {
         **_tables(choosing, against, pairs),
         "gates": _gates(choosing, against, rules, base),
-        **_settings(choosing, rules, base, settings or {}),
+        **_settings(choosing, rules, base, settings or {}, explored),
         "selection": _selection(choosing, rules, base),
         "confirmation": confirmed,
+        "explored": sorted(explored),
     }
 
 
@@ -112,7 +118,7 @@ def _loras(of_arm: Values, base: str | None) -> list[str]:
 
 
 def _compared(
-    values: Mapping[str, Values], rules: Mapping[str, Rule], base: str | None
+    values: Mapping[str, Values], rules: Mapping[str, Rule], base: str | None, explored: Collection[str] = ()
 ) -> tuple[dict[Key, Claim], dict[Key, Claim]]:
     """Every LoRA against the base, and every two LoRAs; what shares no prompt falls out."""
     against: dict[Key, tuple[Cells, Cells]] = {}
@@ -122,13 +128,17 @@ def _compared(
         if base is not None and base in of_arm:
             against |= {(metric, arm, base): (of_arm[arm], of_arm[base]) for arm in loras}
         for i, one in enumerate(loras):
-            pairs |= {(metric, one, other): (of_arm[one], of_arm[other]) for other in loras[i + 1 :]}
-    return _claims(against, rules), _claims(pairs, rules)
+            for other in loras[i + 1 :]:
+                if rules[metric].primary or not (one in explored or other in explored):
+                    pairs[metric, one, other] = (of_arm[one], of_arm[other])
+    return _claims(against, rules, explored), _claims(pairs, rules, explored)
 
 
-def _claims(pairs: Mapping[Key, tuple[Cells, Cells]], rules: Mapping[str, Rule]) -> dict[Key, Claim]:
+def _claims(
+    pairs: Mapping[Key, tuple[Cells, Cells]], rules: Mapping[str, Rule], explored: Collection[str]
+) -> dict[Key, Claim]:
     found = {key: stats.compare(a, b) for key, (a, b) in pairs.items() if a.keys() & b.keys()}
-    return claims(found, rules)
+    return claims(found, rules, explored=explored)
 
 
 def _gates(
@@ -152,7 +162,11 @@ def _gates(
 
 
 def _settings(
-    values: Mapping[str, Values], rules: Mapping[str, Rule], base: str | None, settings: Settings
+    values: Mapping[str, Values],
+    rules: Mapping[str, Rule],
+    base: str | None,
+    settings: Settings,
+    explored: Collection[str],
 ) -> dict[str, Any]:
     """What may be said of settings, over their training seeds."""
     against: dict[Key, Replicates] = {}
@@ -170,9 +184,10 @@ def _settings(
             for other in names[i + 1 :]:
                 shared = [(cells, trained[other][s]) for s, cells in trained[one].items() if s in trained[other]]
                 _replicated(between, (metric, one, other), shared)
+    names = {settings[arm][0] for arm in explored if arm in settings}
     return {
-        "settings": _by_arm({(one, metric): told for (metric, one, _), told in _told(against, rules).items()}),
-        "setting_pairs": _by_pair(_told(between, rules)),
+        "settings": _by_arm({(one, metric): told for (metric, one, _), told in _told(against, rules, names).items()}),
+        "setting_pairs": _by_pair(_told(between, rules, names)),
     }
 
 
@@ -181,15 +196,18 @@ def _replicated(into: dict[Key, Replicates], key: Key, pairs: list[tuple[Cells, 
         into[key] = replicate(pairs)
 
 
-def _told(found: Mapping[Key, Replicates], rules: Mapping[str, Rule]) -> dict[Key, dict[str, Any]]:
-    adjusted = adjust({key: of.p for key, of in found.items() if of.p is not None}, rules)
+def _told(
+    found: Mapping[Key, Replicates], rules: Mapping[str, Rule], explored: Collection[str]
+) -> dict[Key, dict[str, Any]]:
+    adjusted = adjust({key: of.p for key, of in found.items() if of.p is not None}, rules, explored=explored)
     told = {}
     for key, of in found.items():
         rule = rules[key[0]]
         word = "not measured"
         if of.setting is not None:
             word = stats.verdict(of.setting.mean, adjusted[key], higher_is_better=rule.higher_is_better)
-        adjustment = {"p_holm" if rule.primary else "p_bh": adjusted.get(key)}
+        by_holm = rule.primary and not any(name in explored for name in key[1:])
+        adjustment = {"p_holm" if by_holm else "p_bh": adjusted.get(key)}
         told[key] = asdict(of) | adjustment | {"verdict": word}
     return told
 
