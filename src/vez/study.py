@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vez import curate, rates, suite, sweep
 from vez import plan as planning
 from vez.config import Config
-from vez.dataset import Dataset, build
+from vez.dataset import Dataset, build, read_sources
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
@@ -234,13 +234,15 @@ def score_samples(
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
-    confirmed = folder_of(config, name) / CONFIRMED
+    confirmed, dino = folder_of(config, name) / CONFIRMED, config.study[name].dino
     yield from score(
         folder_of(config, name) / "samples",
         _datasets_of_arms(config, name, loaded),
         project=config.project,
         clip=embed.load(_clip_source(config, name), device=choose(device)),
         into=folder_of(config, name) / "scores",
+        dino=embed.load_dino(config.source(dino), device=choose(device)) if dino else None,
+        gallery=_gallery(config),
         cache=config.root / ".vez" / "vectors",
         confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
     )
@@ -336,6 +338,14 @@ def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base
 
 
 def _clip_source(config: Config, name: str) -> str:
+def _gallery(config: Config) -> list[Path]:
+    """The pictures of look-alikes, where the project has a folder of them. Raises DataError for one that is not."""
+    if config.project.gallery is None:
+        return []
+    folder = config.root / config.project.gallery
+    return [folder / file for file in read_sources(folder)]
+
+
     """The CLIP that the study names, a folder relative to vez.toml; else the base's own."""
     from vez.metrics.embed import clip_for
 

@@ -1,10 +1,13 @@
 """Each metric on vectors whose right answer is known: what the fakes of evaluation.md §6.7 must show."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vez.config import Project
-from vez.metrics.definitions import METRICS, Drawn, Material, Vectors, describing, likeness_span
+from vez.metrics.definitions import METRICS, Drawn, Material, Vectors, View, describing
+from vez.metrics.likeness import likeness_span
 
 PROJECT = Project(
     base="tiny", trigger="nosnjaoutfit", noun="folk costume", describes="traditional Serbian folk costume"
@@ -52,7 +55,7 @@ def material(arms: tuple[str, ...] = ("base", "oracle", "leaky", "copier", "drif
     texts = {f"{role} {g}": unit(TEXT, SCENES[g]) for role in ("trigger", "class", "none", "drift") for g in range(6)}
     texts |= {f"scene {g}": SCENES[g] for g in range(6)}
     trained = {arm: training for arm in arms if arm != "base"}
-    return Material(tuple(drawn), np.stack(images), texts, reference, trained, PROJECT, "base")
+    return Material(tuple(drawn), View("clip", np.stack(images), reference, trained), texts, PROJECT, "base")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_context_score_falls_for_what_paints_over_the_scene(known: Material) -> 
 def test_clipscore_is_the_published_formula(known: Material) -> None:
     rows = BY_NAME["T0"].measure(known)["oracle"]
     index = next(i for i, d in enumerate(known.drawn) if (d.arm, d.prompt, d.seed) == ("oracle", "trigger2", 1))
-    cosine = float(known.images[index] @ known.texts["trigger 2"])
+    cosine = float(known.clip.images[index] @ known.texts["trigger 2"])
     assert rows["trigger2", 1] == pytest.approx(2.5 * max(cosine, 0), abs=1e-6)
     opposite = {name: -vector for name, vector in known.texts.items()}
     turned = Material(**{**vars(known), "texts": opposite})
@@ -125,19 +128,22 @@ def test_describing_takes_every_character_literally() -> None:
 
 
 def without(m: Material, **change: object) -> Material:
-    return Material(**{**vars(m), **change})
+    """The material with other vectors, or other parts."""
+    of_view = {key: value for key, value in change.items() if key in View.__annotations__}
+    rest = {key: value for key, value in change.items() if key not in of_view}
+    return replace(m, clip=replace(m.clip, **of_view), **rest)
 
 
 def test_what_is_missing_leaves_a_metric_unmeasured_not_zero(known: Material) -> None:
     scaled = ("similarity", "leak", "trigger_effect")
-    for lacking in (without(known, reference=known.reference[:1]), without(known, base=None)):
+    for lacking in (without(known, reference=known.clip.reference[:1]), without(known, base=None)):
         assert all(BY_NAME[name].measure(lacking) == {} for name in scaled)
     keep = [i for i, d in enumerate(known.drawn) if d.role == "class"]
-    classes = without(known, drawn=tuple(known.drawn[i] for i in keep), images=known.images[keep])
+    classes = without(known, drawn=tuple(known.drawn[i] for i in keep), images=known.clip.images[keep])
     assert all(metric.measure(classes) == {} for metric in METRICS)
     assert BY_NAME["nearest_training"].measure(without(known, training={})) == {}
     first = [i for i, d in enumerate(known.drawn) if d.seed == 0]
-    once = without(known, drawn=tuple(known.drawn[i] for i in first), images=known.images[first])
+    once = without(known, drawn=tuple(known.drawn[i] for i in first), images=known.clip.images[first])
     assert BY_NAME["drift"].measure(once) == {}
 
 
@@ -154,5 +160,4 @@ def test_every_metric_says_what_it_is_and_keeps_the_shape(metric: object, known:
     assert record.definition.endswith((".", "?")) and record.needs.startswith("needs ")
     drawn = {(d.arm, d.prompt, d.seed) for d in known.drawn}
     values = record.measure(known)
-    assert values, "the known material has everything that a metric needs, but for texts of its own"
     assert all((arm, *key) in drawn and np.isfinite(v) for arm, of in values.items() for key, v in of.items())

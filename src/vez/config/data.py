@@ -81,6 +81,10 @@ class Project(Table):
     """The class noun: what stands beside the trigger ("folk costume")."""
     describes: Text
     """What CLIP is asked instead of the trigger ("traditional Serbian folk costume")."""
+    lookalikes: tuple[Text, ...] = ()
+    """What the concept could be mistaken for, in words, as ["Bulgarian folk costume", "modern dress"]."""
+    gallery: Path | None = None
+    """Folder of pictures of look-alikes, relative to vez.toml: does what is drawn resemble them more?"""
     kind: Literal["garment", "character", "object", "style"] | None = None
     """What kind of concept it is, for the wording of vez's prompts; absent: they are worded for an object."""
     public: bool = False

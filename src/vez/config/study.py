@@ -124,6 +124,8 @@ class Study(Table):
     @model_validator(mode="before")
     @classmethod
     def _name_prompts(cls, table: Any) -> Any:
+    dino: Text | None = None
+    """The DINOv2 that judges likeness: a hub id (facebook/dinov2-base), or a folder; absent: CLIP judges it."""
         if not isinstance(table, dict) or not isinstance(table.get("prompts"), (list, tuple)):
             return table
         named: list[Any] = []

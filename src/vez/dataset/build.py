@@ -197,7 +197,7 @@ def _made_with(
         settings
         | {
             "captioner": identity_of(recipe.captioner, base=config.project.base, root=config.root),
-            "project": config.project.model_dump(exclude={"base", "kind"}),
+            "project": config.project.model_dump(exclude={"base", "kind", "lookalikes", "gallery"}),
             "sources": dict(sources),
             "hand": {stem: hashlib.sha256(text).hexdigest() for stem, text in captions.items()},
         }

@@ -70,8 +70,8 @@ def share(values: Array) -> Array:
 def _strange(small: Image.Image, rgb: Array) -> Array:
     """Distance of each colour (CIELAB) to the nearest tenth of those along the picture's border."""
     ring = np.asarray(small.resize((_RING, _RING), Image.Resampling.BILINEAR), dtype=np.float64) / 255
-    border = _lab(np.concatenate([ring[0], ring[-1], ring[1:-1, 0], ring[1:-1, -1]]))  # (n, 3)
-    here = _lab(ndimage.gaussian_filter(rgb, (1, 1, 0))).reshape(-1, 3)
+    border = lab(np.concatenate([ring[0], ring[-1], ring[1:-1, 0], ring[1:-1, -1]]))  # (n, 3)
+    here = lab(ndimage.gaussian_filter(rgb, (1, 1, 0))).reshape(-1, 3)
     squared = (here**2).sum(axis=1)[:, None] + (border**2).sum(axis=1) - 2 * here @ border.T
     rank = round(_ALIKE * len(border))
     nearest = np.sqrt(np.maximum(0, np.partition(squared.astype(np.float32), rank, axis=1)[:, rank]))
@@ -90,7 +90,7 @@ def _residual(grey: Array) -> Array:
     return smooth
 
 
-def _lab(rgb: Array) -> Array:
+def lab(rgb: Array) -> Array:
     """sRGB 0 to 1, (…, 3) → CIELAB (D65)."""
     linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = linear @ np.array([[0.4339, 0.2126, 0.0178], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8730]])

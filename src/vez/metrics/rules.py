@@ -1,16 +1,24 @@
 """What a metric promises before anything is drawn: its direction, whether it decides, its margin and its gate.
 
-Declared with the metric and not chosen after a look at the numbers: that is what makes a comparison primary.
+Declared here and not chosen after a look at the numbers: that is what makes a comparison primary.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from vez.metrics.equivalence import Equivalence
 from vez.metrics.stats import Interval
 
 Passed = Literal["passed", "failed", "not shown"]
 """The words for a gate: shown to be kept, shown to be broken, or the interval lies on both sides of the limit."""
+
+WEIGHT: Final = 2.5
+"""CLIPscore's w, meant to stretch the cosines of ViT-B/32 to about [0, 1]."""
+
+MARGIN: Final = 0.015 * WEIGHT
+"""A change of CLIPscore that does no harm: 0.015 of cosine. With 12 prompts × 4 seeds an equal LoRA is shown to lose
+less 93 times in 100; with a margin of 0.01 it would be 2 in 3 (docs/truth.md)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,57 @@ class Rule:
     margin: float | None = None
     gate: Gate | None = None
     guard: bool = False
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "T0": Rule(True),
+    "T1": Rule(True, margin=MARGIN),
+    "T2": Rule(True, primary=True, margin=MARGIN, guard=True),
+    "T3": Rule(True),
+    "told_apart": Rule(True),
+    "T2_composition": Rule(True, margin=MARGIN),
+    "T2_own": Rule(True, margin=MARGIN),
+    "unrelated": Rule(True, margin=MARGIN, guard=True),
+    "similarity": Rule(True, primary=True, gate=Gate(0.15, "above")),
+    "similarity_clip": Rule(True),
+    "foreground": Rule(True),
+    "similarity_seen": Rule(True),
+    "similarity_composition": Rule(True),
+    "similarity_own": Rule(True),
+    "gallery": Rule(True),
+    "gallery_first": Rule(True),
+    "overfit": Rule(False),
+    "trigger_effect": Rule(True, gate=Gate(0.0, "above")),
+    "specificity": Rule(False, margin=0.10, gate=Gate(0.10, "below")),
+    "leak": Rule(False, gate=Gate(0.10, "below")),
+    "drift": Rule(False, gate=Gate(0.35, "below")),
+    "drift_near": Rule(False),
+    "colour_drift": Rule(False),
+    "saturation_drift": Rule(False),
+    "nearest_training": Rule(False),
+    "copying": Rule(False, gate=Gate(0.20, "below")),
+    "copies": Rule(False, gate=Gate(0.015, "below")),
+    "diversity": Rule(True, gate=Gate(0.6, "above")),
+    "flat": Rule(False, gate=Gate(0.015, "below")),
+    "blur": Rule(False),
+    "lettering": Rule(False),
+}
+"""Metric → how it is judged. What the study is about is `similarity` and `T2`; no limit here is calibrated yet."""
+
+INSTEAD: Final = {"similarity": "T1"}
+"""Primary metric → the one that is primary in its place where it cannot be measured."""
+
+
+def declared(measured: Collection[str]) -> dict[str, Rule]:
+    """The rules of the metrics that could be measured, with a stand-in for a primary one that could not.
+
+    Goes by what there is to measure, never by what came out.
+    """
+    rules = {name: RULES[name] for name in measured}
+    for primary, other in INSTEAD.items():
+        if primary not in rules and other in rules:
+            rules[other] = replace(rules[other], primary=True)
+    return rules
 
 
 def gated(gate: Gate, of: Interval) -> Passed:

@@ -19,8 +19,8 @@ from vez.metrics.drift import colour_shift
 from vez.metrics.embed import PUBLISHED, Clip, Dino
 from vez.metrics.gather import gather
 from vez.metrics.likeness import likeness_span, real_likeness
-from vez.metrics.rules import declared
-from vez.metrics.summary import EXPLAINED, Settings, Values, summarise
+from vez.metrics.rules import Rule, declared
+from vez.metrics.summary import EXPLAINED, Values, summarise
 from vez.metrics.texts import trigger_cost
 from vez.sample import CONTROLS, read_rows
 from vez.store import Artifact, artifact_id, file_sha256, find, making, open_artifact, write_atomic
@@ -85,20 +85,9 @@ def score(
             bare = [arm for arm, lora in arms.items() if lora is None]
             drawn, pictures = _drawn([of.path for of in drawn_from.values()])
             yield Stage("score", len(drawn), f"{len(METRICS)} metrics")
-            references = reference_rows(datasets.values())
-            material = gather(
-                pictures,
-                drawn,
-                project=project,
-                clip=clip,
-                base=next(iter(bare), None),
-                dino=dino,
-                reference=[picture for picture, _ in references],
-                masks=[mask for _, mask in references],
-                training={arm: [of.path / row.file for row in of.train] for arm, of in datasets.items()},
-                gallery=gallery,
-                cache=cache,
-            )
+            base = next(iter(bare), None)
+            material = _looked(pictures, drawn, datasets, gallery, project=project, clip=clip, base=base, dino=dino,
+                               cache=cache)  # fmt: skip
             values = measure(material)
             for metric in METRICS:
                 if not values[metric.name]:
@@ -107,33 +96,56 @@ def score(
             checked = controls(material, values, rules, strength_0=_strength_0(drawn_from["samples"]))
             for sentence in failed(checked):
                 yield Note(f"a control failed: {sentence}")
-            summary = {
-                "metrics": {
-                    metric.name: {"definition": metric.definition, "family": metric.family}
-                    | asdict(rules[metric.name])
-                    for metric in METRICS
-                    if metric.name in rules
-                },
-                "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in rules},
-                **summarise(
-                    values,
-                    rules=rules,
-                    base=material.base,
-                    settings=settings_of(arms),
-                    confirming={d.prompt for d in drawn if d.set == CONFIRMING},
-                    explored=explored(arms),
-                ),
-                "controls": checked,
-                "tiers": _tiers(material, clip, dino),
-                "reference": _reference(material),
-                "nearest": _nearest(material, datasets),
-                "colour": colour_shift(material),
-                # not clip.name: it may be a folder of this machine
-                "clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED},
-                "explained": EXPLAINED,
-            }
-            _write(made.path, values, summary)
+            told = _summary(material, values, rules, arms)
+            _write(made.path, values, told | {"controls": checked, "nearest": _nearest(material, datasets)}
+                   | {"tiers": _tiers(material, clip, dino), **_judge(clip)})  # fmt: skip
     yield Done(into, id)
+
+
+def _looked(
+    pictures: Sequence[Path],
+    drawn: Sequence[Drawn],
+    datasets: Mapping[str, Dataset],
+    gallery: Sequence[Path],
+    **who: Any,
+) -> Material:
+    references = reference_rows(datasets.values())
+    return gather(
+        pictures,
+        drawn,
+        reference=[picture for picture, _ in references],
+        masks=[mask for _, mask in references],
+        training={arm: [of.path / row.file for row in of.train] for arm, of in datasets.items()},
+        gallery=gallery,
+        **who,
+    )
+
+
+def _summary(
+    m: Material, values: Mapping[str, Values], rules: Mapping[str, Rule], arms: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The part of summary.json that is made of the numbers."""
+    about = {metric.name: {"definition": metric.definition, "family": metric.family} for metric in METRICS}
+    return {
+        "metrics": {name: about[name] | asdict(rule) for name, rule in rules.items()},
+        "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in rules},
+        **summarise(
+            {name: values[name] for name in rules},
+            rules=rules,
+            base=m.base,
+            settings=settings_of(arms),
+            confirming={d.prompt for d in m.drawn if d.set == CONFIRMING},
+            explored=explored(arms),
+        ),
+        "reference": _reference(m),
+        "colour": colour_shift(m),
+        "explained": EXPLAINED,
+    }
+
+
+def _judge(clip: Clip) -> dict[str, Any]:
+    # not clip.name: it may be a folder of this machine
+    return {"clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED}}
 
 
 def _recipe(project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[Path]) -> dict[str, Any]:
