@@ -240,9 +240,9 @@ def score_samples(
         _datasets_of_arms(config, name, loaded),
         project=config.project,
         clip=embed.load(_clip_source(config, name), device=choose(device)),
-        into=folder_of(config, name) / "scores",
         dino=embed.load_dino(config.source(dino), device=choose(device)) if dino else None,
         gallery=_gallery(config),
+        into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
         confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
     )
@@ -337,7 +337,6 @@ def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base
     )
 
 
-def _clip_source(config: Config, name: str) -> str:
 def _gallery(config: Config) -> list[Path]:
     """The pictures of look-alikes, where the project has a folder of them. Raises DataError for one that is not."""
     if config.project.gallery is None:
@@ -346,6 +345,7 @@ def _gallery(config: Config) -> list[Path]:
     return [folder / file for file in read_sources(folder)]
 
 
+def _clip_source(config: Config, name: str) -> str:
     """The CLIP that the study names, a folder relative to vez.toml; else the base's own."""
     from vez.metrics.embed import clip_for
 

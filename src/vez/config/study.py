@@ -120,12 +120,12 @@ class Study(Table):
     """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
     clip: Text | None = None
     """The CLIP that scores: a hub id, or a folder; absent: openai/clip-vit-base-patch32 (for "tiny", its own)."""
+    dino: Text | None = None
+    """The DINOv2 that judges likeness: a hub id (facebook/dinov2-base), or a folder; absent: CLIP judges it."""
 
     @model_validator(mode="before")
     @classmethod
     def _name_prompts(cls, table: Any) -> Any:
-    dino: Text | None = None
-    """The DINOv2 that judges likeness: a hub id (facebook/dinov2-base), or a folder; absent: CLIP judges it."""
         if not isinstance(table, dict) or not isinstance(table.get("prompts"), (list, tuple)):
             return table
         named: list[Any] = []
