@@ -334,6 +334,15 @@ def test_alpha_zero_is_the_rank_and_a_share_of_the_pictures_a_number() -> None:
     assert "validation_split" in {left.option for left in carried({"validation_split": 0.2}).left}
 
 
+def test_random_crops_become_frozen_places() -> None:
+    for said in (True, "True", 1):  # in a config, in a saved LoRA's metadata, in the GUI's file
+        work = carried({"random_crop": said})
+        assert work.tables["dataset"]["random_crops"] == 4
+        assert "one of so many frozen places" in work.comments["dataset.random_crops"]
+        assert "random_crop" not in {left.option for left in work.left}
+    assert "random_crops" not in carried({"random_crop": False}).tables["dataset"]
+
+
 def test_another_kind_of_network_is_said_and_another_family_refused() -> None:
     work = carried({"network_module": "lycoris.kohya", "network_dim": 8})
     (left,) = [left for left in work.left if left.option == "network_module"]

@@ -167,6 +167,15 @@ def test_files_that_do_not_fit_onto_the_disk(thesis: Config, tmp_path: Path) -> 
         check_disk(made, free=needed - 1, there=0, folder=tmp_path)
 
 
+def test_other_places_of_random_crops_need_room_too(thesis: Config) -> None:
+    _, plain, _ = planned(thesis)
+    v1 = thesis.dataset["v1"].model_copy(update={"random_crops": 4})
+    _, more, _ = planned(thesis.model_copy(update={"dataset": {**thesis.dataset, "v1": v1}}))
+    assert more.disk_bytes["latents"] - plain.disk_bytes["latents"] == 3 * 30 * 8 * 64 * 64 * 4
+    assert more.disk_bytes["datasets"] - plain.disk_bytes["datasets"] == 3 * 30 * 3 * 512**2
+    assert [one.steps for one in more.passes] == [one.steps for one in plain.passes]
+
+
 def test_pictures_drawn_meanwhile_need_room_too(thesis: Config) -> None:
     """As many looks as there are: before step 1, at 100, …, after the last; three pictures, or one for each prompt."""
     plain, usual = (planned(thesis, **values)[1] for values in ({}, {"sample_every": 100}))

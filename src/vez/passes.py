@@ -87,7 +87,7 @@ def prepare(
     variants = [run.variant for run in runs]
     specs = [spec_of(v) for v in variants]
     samples = samples_of(base, dataset, variants, seed=seed, steps=steps, cache=cache)
-    known = dict(zip((row.sha256 for row in dataset.train), samples.moments, strict=True))
+    known = dict(zip((view.sha256 for view in samples.views), samples.moments, strict=True))
     known |= {
         row.sha256: cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache)
         for row in dataset.held_out

@@ -301,6 +301,7 @@ def _disk_bytes(
         latents += count * turned * 2 * 4 * FULL * area / FACTOR**2
         datasets += (count + config.dataset[name].held_out * len(config.dataset[name].crops)) * 3 * area
     return {
+        count *= config.dataset[name].random_crops
         "LoRAs": loras,
         "states": 2 * float(max(states)),
         "images": 3.0 * images * side**2,

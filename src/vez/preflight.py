@@ -132,8 +132,8 @@ def one_step(
     Returns the variants' mean loss, and those whose gradient or update is not finite: such a variant will stop, the
     others go on. Raises TrainError for latents or a loss that are not finite.
     """
-    one = replace(dataset, rows=(largest(dataset),))
-    beside = None if prior is None else replace(prior, rows=(largest(prior),))
+    one = replace(dataset, rows=largest(dataset).views[:1])
+    beside = None if prior is None else replace(prior, rows=largest(prior).views[:1])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="vez-")))
         log = stack.enter_context(EventLog(folder / "events.jsonl"))

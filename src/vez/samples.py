@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,18 @@ FLIPPED = 0.5  # chance that a sample is mirrored
 WORDINGS_KEPT = 256  # encoded captions: 60 MB for SD 1.x, 160 MB for SDXL, in fp32
 
 
+def views_of(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """All that samples of these rows may show: each row's own picture, then it at its other places, row by row."""
+    return tuple(view for row in rows for view in row.views)
+
+
 def masks_of(base: Base, dataset: Dataset) -> list[Tensor]:
-    """The training rows' masks at the latents' size, each (1, h, w) in [0, 1]: the mean over each cell's pixels.
+    """The masks of the training views at the latents' size, each (1, h, w) in [0, 1]: the mean over a cell's pixels.
 
     A row without a mask counts whole. Raises StoreError for a mask that cannot be read.
     """
     masks = []
-    for row in dataset.train:
+    for row in views_of(dataset.train):
         try:
             mask = dataset.mask(row)
         except (OSError, ValueError) as error:
@@ -47,9 +52,9 @@ def masks_of(base: Base, dataset: Dataset) -> list[Tensor]:
 
 
 def mirrored_of(base: Base, dataset: Dataset, *, cache: Path | None) -> list[Tensor]:
-    """The training rows' moments, each (8, h, w), of their pictures mirrored left to right."""
+    """The training views' moments, each (8, h, w), of their pictures mirrored left to right."""
     moments = []
-    for row in dataset.train:
+    for row in views_of(dataset.train):
         pixels = np.ascontiguousarray(dataset.pixels(row)[:, ::-1])
         sha256 = pixels_sha256(Image.fromarray(pixels))
         moments.append(cached_moments(base, pixels, sha256=sha256, cache=cache))
@@ -80,7 +85,7 @@ def samples_of(
         variants,
         record(len(rows), seed=seed, steps=steps, batch=batch, timesteps=timesteps, beside=beside),
         Words.of(base, [row.caption for row in rows], frozen=frozen),
-        [cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in rows],
+        [cached_moments(base, dataset.pixels(row), sha256=row.sha256, cache=cache) for row in views_of(rows)],
         masks_of(base, dataset) if any(variant.masked for variant in variants) else None,
         mirrored_of(base, dataset, cache=cache) if any(variant.flip for variant in variants) else None,
         encoder(base),
@@ -89,7 +94,10 @@ def samples_of(
 
 @dataclass(frozen=True)
 class Samples:
-    """What a pass of several variants learns from; ``moments``, each (8, h, w), and ``words`` are of the rows."""
+    """What a pass of several variants learns from: ``words`` of the rows, ``moments``, each (8, h, w), of their views.
+
+    The tape says the row of a sample; which of the row's views it shows, it draws itself.
+    """
 
     base: Base
     rows: Sequence[Row]
@@ -98,11 +106,28 @@ class Samples:
     words: Words
     moments: Sequence[Tensor]
     masks: Sequence[Tensor] | None = None
-    """How much of each row counts where a variant is masked, each (1, h, w); None where none is."""
+    """How much of each view counts where a variant is masked, each (1, h, w); None where none is."""
     mirrored: Sequence[Tensor] | None = None
     """``moments`` of the mirrored pictures; None where no variant flips."""
     encoded: Callable[[str], Conditioning] | None = None
     """Encodes new wordings where the text encoders are frozen."""
+
+    @cached_property
+    def views(self) -> tuple[Row, ...]:
+        """What samples may show (`views_of` the rows)."""
+        return views_of(self.rows)
+
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        """The place of each row's first view; at the end, how many views there are."""
+        return np.cumsum([0, *(1 + len(row.moved) for row in self.rows)], dtype=np.int64)
+
+    def shown(self, images: NDArray[np.int64], seeds: Sequence[int]) -> NDArray[np.int64]:
+        """The view that each sample shows: of row ``images[n]``, drawn by ``seeds[n]``."""
+        first = self._first[images]
+        of = self._first[images + 1] - first
+        pairs = zip(of.tolist(), seeds, strict=True)
+        return first + [int(dice(seed, "crop").integers(count)) if count > 1 else 0 for count, seed in pairs]
 
     def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
@@ -110,7 +135,7 @@ class Samples:
         So a step is what the tape says, whatever the buckets, and as many batches as a variant accumulates.
         """
         images = self.tape.image[step - 1]
-        shapes = [tuple(self.moments[i].shape) for i in images]
+        shapes = [tuple(self.moments[i].shape) for i in self._first[images]]  # all views of a row have one
         for shape in dict.fromkeys(shapes):
             alike = [n for n, other in enumerate(shapes) if other == shape]
             size = self.variants[0].batch
@@ -123,8 +148,9 @@ class Samples:
         """Samples of a step, all of one shape: latents drawn from the cached moments, noise, timesteps, captions."""
         tape, at = self.tape, (step - 1, samples)
         images, seeds = tape.image[at], [int(seed) for seed in tape.noise_seed[at]]
-        moments = [self.moments[i] for i in images]  # each (8, h, w)
-        shape = (moments[0].shape[0] // 2, *moments[0].shape[1:])
+        views = self.shown(images, seeds)
+        moments = self.moments[views[0]]  # (8, h, w)
+        shape = (moments.shape[0] // 2, *moments.shape[1:])
         drawn = torch.from_numpy(np.stack([noise(seed, shape) for seed in seeds]))  # (b, 2, 4, h, w)
         fields = drawn.to(self.base.device)
         turned = [dice(seed, "flip").random() < FLIPPED for seed in seeds]
@@ -133,22 +159,22 @@ class Samples:
         )  # (V·b,), -1 is the empty caption
         batch = self.words.batch(
             torch.from_numpy(captions),
-            self._latents(images, fields[:, 0], turned),
+            self._latents(views, fields[:, 0], turned),
             fields[:, 1],
             torch.from_numpy(tape.timestep[at]),
-            sizes=sizes_of(self.base, [self.rows[i] for i in images]),
+            sizes=sizes_of(self.base, [self.views[i] for i in views]),
         )
         batch = replace(batch, rows=tuple(images.tolist()))
         return self._with_mask(
-            self._with_noise(self._with_wording(batch, captions, seeds), drawn[:, 1], seeds), images, turned
+            self._with_noise(self._with_wording(batch, captions, seeds), drawn[:, 1], seeds), views, turned
         )
 
-    def _latents(self, images: NDArray[np.int64], field: Tensor, turned: Sequence[bool]) -> Tensor:
+    def _latents(self, views: NDArray[np.int64], field: Tensor, turned: Sequence[bool]) -> Tensor:
         """Latents of a batch, (b, 4, h, w), or (V·b, 4, h, w) where a variant flips."""
         found = []
         for flips in [variant.flip for variant in self.variants] if self.mirrored is not None else [False]:
             mirrored = self.mirrored if flips and self.mirrored is not None else self.moments
-            pairs = zip(images, turned, strict=True)
+            pairs = zip(views, turned, strict=True)
             moments = torch.stack([mirrored[i] if turn else self.moments[i] for i, turn in pairs])  # (b, 8, h, w)
             mean, deviation = moments.chunk(2, dim=1)
             found.append(mean + deviation * field)
@@ -167,11 +193,11 @@ class Samples:
             return replace(batch, text=Conditioning.joined([self.encoded(text) for text in texts]))
         return replace(batch, tokens=tokenize(self.base, texts))
 
-    def _with_mask(self, batch: Batch, images: NDArray[np.int64], turned: Sequence[bool]) -> Batch:
+    def _with_mask(self, batch: Batch, views: NDArray[np.int64], turned: Sequence[bool]) -> Batch:
         """The batch with each variant's masks, mirrored as its pictures are; ones where it is not masked."""
         if self.masks is None:
             return batch
-        plain = torch.stack([self.masks[i] for i in images])  # (b, 1, h, w)
+        plain = torch.stack([self.masks[i] for i in views])  # (b, 1, h, w)
         mirrored = torch.stack([m.flip(-1) if turn else m for m, turn in zip(plain, turned, strict=True)])
         each = [(mirrored if v.flip else plain) if v.masked else torch.ones_like(plain) for v in self.variants]
         return replace(batch, mask=torch.cat(each))  # (V·b, 1, h, w)

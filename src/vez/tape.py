@@ -77,6 +77,7 @@ Draw = Literal[
     "offset-strength",
     "perturbation-strength",
     "wildcards",
+    "crop",
 ]
 _DRAWS: tuple[Draw, ...] = get_args(Draw)  # append only: places are keys
 

@@ -212,6 +212,8 @@ class Dataset(Table):
     """Shapes of the training pictures: square · kohya: aspect buckets as sd-scripts makes them · sdxl: SDXL's list."""
     crops: tuple[CropName, ...] = Field(default=("full",), min_length=1)
     """Training pictures made of each picture: full, and its upper and lower part where they need no enlarging."""
+    random_crops: int = Field(default=1, ge=1, le=32)
+    """Places each training picture is cut at, the chosen and others about it; samples draw one (kohya: random_crop)."""
     background: Literal["white", "black", "grey"] | None = None
     """What shows through transparent parts; absent: white, with a finding."""
     masks: Text | None = None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vez.config import WORD_CHECKS, Config, CropName
 from vez.config import Dataset as Recipe
-from vez.dataset import hand
+from vez.dataset import hand, moved
 from vez.dataset.card import card
 from vez.dataset.look import LOG, Look, Looked, Made, enlarged, faces_of, look, training_names
 from vez.dataset.rows import KIND, VERSION, Dataset, Dropped, Row, write_lines
@@ -75,7 +75,7 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
         yield Done(target, id)
         return
     with making(target, kind=KIND, parents={}, config=made_with, version=VERSION) as made:
-        for part in ("images", "masks") if recipe.masks else ("images",):
+        for part in moved.folders(recipe):
             (made.path / part).mkdir(exist_ok=True)
         yield Stage("check", len(sources), name)
         yield from _said_of_masks(config, recipe, sources)
@@ -102,6 +102,7 @@ def build(config: Config, name: str, *, captioner: Captioner | None = None) -> I
             identity=identity_of(recipe.captioner, base=config.project.base, root=config.root),
         )
         rows = [_row(one, config, recipe, texts, machine, sources, records) for one in kept]
+        yield from moved.said(rows, recipe)
         findings += waive(remarks, recipe.waive)
         _refuse_changes(config, recipe, made_with)
         _freeze(Dataset(made.path, id, tuple(rows), tuple(findings), tuple(dropped), made_with), config, records)
@@ -191,7 +192,8 @@ def _made_with(
     """All that decides what the dataset holds; no path of this machine, so that a moved project keeps its ids."""
     for stem in captions:
         _refuse_damaged(config.root / (recipe.captions or ""), stem)
-    settings = recipe.model_dump(mode="json", exclude={"images", "captions"})
+    unsaid = {"images", "captions"} | ({"random_crops"} if recipe.random_crops == 1 else set())
+    settings = recipe.model_dump(mode="json", exclude=unsaid)
     settings["waive"] = [waiver for waiver in settings["waive"] if waiver["check"] not in _LATER]
     return (
         settings
@@ -375,17 +377,18 @@ def _row(
         mask=made.mask,
         group=one.group,
         licence=records[one.source].licence if one.source in records else "",
+        moved=() if one.held_out else made.moved,
     )
 
 
 def _freeze(dataset: Dataset, config: Config, records: Mapping[str, Provenance]) -> None:
     """Write the tables and the card; take away the pictures that did not stay, and the log."""
-    stays = {row.file for row in dataset.rows} | {row.mask for row in dataset.rows}
-    for path in [*(dataset.path / "images").iterdir(), *(dataset.path / "masks").glob("*")]:
+    stays = {name for row in dataset.rows for view in row.views for name in (view.file, view.mask)}
+    for path in (path for part in ("images", "masks", moved.FOLDER) for path in (dataset.path / part).glob("*")):
         if path.relative_to(dataset.path).as_posix() not in stays:
             path.unlink()
     (dataset.path / LOG).unlink(missing_ok=True)
-    write_lines(dataset.path / "rows.jsonl", map(asdict, dataset.rows))
+    write_lines(dataset.path / "rows.jsonl", (row.table for row in dataset.rows))
     write_lines(dataset.path / "findings.jsonl", map(asdict, dataset.findings))
     write_lines(dataset.path / "dropped.jsonl", map(asdict, dataset.dropped))
     used = {row.source for row in dataset.rows}

@@ -10,7 +10,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from vez.config import Project
@@ -132,6 +131,7 @@ def _what(dataset: Dataset, project: Project | None) -> str:
         ("sizes in pixels", _counted(shapes)),
         ("enlarged", str(sum(row.scale > 1 for row in dataset.rows))),
         ("with a mask", str(sum(bool(row.mask) for row in dataset.rows))),
+        ("cut at other places besides", str(moved) if (moved := sum(len(row.moved) for row in dataset.rows)) else ""),
     ]
     return "\n".join([*lines, "", *_table(("", "pictures"), [fact for fact in facts if fact[1]])])
 
@@ -237,7 +237,7 @@ def rows_sha256(rows: Iterable[Row]) -> str:
     """SHA-256 (hex) of the rows' contents: equal for two datasets that would train the same."""
     told = hashlib.sha256()
     for row in rows:
-        told.update(json.dumps(asdict(row), sort_keys=True, ensure_ascii=True).encode() + b"\n")
+        told.update(json.dumps(row.table, sort_keys=True, ensure_ascii=True).encode() + b"\n")
     return told.hexdigest()
 
 

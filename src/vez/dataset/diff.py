@@ -17,7 +17,7 @@ from vez.dataset.rows import Dataset, Dropped, Row
 from vez.images import wording
 from vez.images.wording import Piece, visible
 
-Aspect = Literal["name", "pixels", "file", "crop", "size", "split", "licence", "mask", "hand"]
+Aspect = Literal["name", "pixels", "file", "crop", "size", "split", "licence", "mask", "hand", "places"]
 ASPECTS: Final[Mapping[Aspect, str]] = {
     "name": "renamed",
     "pixels": "pixels changed",
@@ -28,6 +28,7 @@ ASPECTS: Final[Mapping[Aspect, str]] = {
     "licence": "licence",
     "mask": "mask",
     "hand": "caption written",
+    "places": "also cut at",
 }
 _OF_ONE_BUILD: Final = frozenset({"sources", "hand", "pictures"})  # what the rows themselves show
 _SAME_LOOK: Final = 0.7  # correlation of two small grey pictures; chance likenesses of photographs stay below
@@ -264,6 +265,9 @@ def _facts(old: Row, new: Row) -> Iterator[Fact]:
         yield Fact("mask", *("with" if row.mask else "none" for row in (old, new)))
     if old.hand != new.hand:
         yield Fact("hand", *("by hand" if row.hand else "by machine" for row in (old, new)))
+    places = [", ".join(f"{m.box[0]},{m.box[1]}" for m in row.moved) or "no other place" for row in (old, new)]
+    if places[0] != places[1]:
+        yield Fact("places", *places)
 
 
 def _singles(rows: Iterable[Row], other: Dataset, *, gone: bool) -> tuple[Single, ...]:

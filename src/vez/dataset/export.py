@@ -273,5 +273,7 @@ def _notes(dataset: Dataset, places: Sequence[_Place], layout: Layout, under: Ma
         lines.append(f"- `{MASKS}/` holds masks by the pictures' names: white is the subject.")
         if layout == "kohya" and not is_class:
             lines.append("- For a masked loss: `--masked_loss` with `--dataset_config dataset-masked.toml`.")
+    if any(place.row.moved for place in trained):
+        lines.append("- The other places at which vez trains on these pictures (`random_crops`) are not here.")
     lines.append("- `provenance.jsonl` says of every picture where it comes from.")
     return "\n".join(lines)

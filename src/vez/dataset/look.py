@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,8 @@ from PIL import Image
 
 from vez.config import CropName
 from vez.config import Dataset as Recipe
+from vez.dataset.moved import cut_elsewhere, is_whole
+from vez.dataset.rows import Moved, read_moved
 from vez.errors import DataError, StoreError
 from vez.events import Event, Item
 from vez.images import buckets, masks
@@ -42,12 +44,14 @@ Faces = Callable[[Image.Image], Sequence[Box]]
 
 @dataclass(frozen=True)
 class Made:
-    """One training picture that was cut: its file, its pixels' SHA-256, its cut, and the file of its mask or ""."""
+    """One training picture that was cut: its file, its pixels' SHA-256, its cut, the file of its mask or "", and the
+    same cut at other places."""
 
     file: str
     sha256: str
     cut: Cut
     mask: str = ""
+    moved: tuple[Moved, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,16 @@ def cuts_of(
     *,
     file: str,
     subject: Image.Image | None = None,
-    find_faces: Faces | None = None,
+    faces: Sequence[Box] = (),
 ) -> list[Cut]:
-    """How a recipe cuts an upright picture; ``find_faces`` is `faces_of` the recipe. Raises DataError, naming the
-    file, for a box by hand that does not fit."""
+    """How a recipe cuts an upright picture; ``faces`` are what `faces_of` the recipe finds in it. Raises DataError,
+    naming the file, for a box by hand that does not fit."""
     return plan_cuts(
         image,
         shapes=buckets.shapes(recipe.buckets, recipe.resolution),
         crops=recipe.crops,
         by_hand=by_hand,
-        faces=find_faces(image) if find_faces is not None else (),
+        faces=faces,
         subject=subject,
         file=file,
     )
@@ -136,7 +140,7 @@ def planned(how: Look, file: str) -> tuple[Image.Image, list[Cut]] | str:
         decoded = read_picture(how.folder / file, background=how.recipe.background or "white")
     except DataError as error:
         return str(error)
-    return decoded.image, _plan(how, file, decoded)[0]
+    return decoded.image, _plan(how, file, decoded).cuts
 
 
 def enlarged(looked: Sequence[Looked], resolution: int) -> list[Finding]:
@@ -220,38 +224,49 @@ def _one(how: Look, file: str, sha256: str) -> Looked:
         transparent=decoded.alpha is not None,
         places=decoded.places,
     )
-    return Looked(picture, _cut(how, file, decoded) if how.into is not None else ())
+    return Looked(picture, _cut(how, file, sha256, decoded) if how.into is not None else ())
 
 
-def _plan(how: Look, file: str, decoded: Decoded) -> tuple[list[Cut], Image.Image | None]:
-    """The cuts of a picture, and the mask that goes along with it."""
+@dataclass(frozen=True)
+class _Plan:
+    """The cuts of a picture, the mask that goes along with it, and the faces in it."""
+
+    cuts: list[Cut]
+    subject: Image.Image | None
+    faces: Sequence[Box]
+
+
+def _plan(how: Look, file: str, decoded: Decoded) -> _Plan:
     recipe, image = how.recipe, decoded.image
     subject = masks.find(file, masks=recipe.masks, root=how.root, alpha=decoded.alpha, size=image.size)
     boxes = how.by_hand.get(file, {})
-    return cuts_of(recipe, image, boxes, file=file, subject=subject, find_faces=how.find_faces), subject
+    faces = how.find_faces(image) if how.find_faces is not None else ()
+    return _Plan(cuts_of(recipe, image, boxes, file=file, subject=subject, faces=faces), subject, faces)
 
 
-def _cut(how: Look, file: str, decoded: Decoded) -> tuple[Made, ...]:
+def _cut(how: Look, file: str, sha256: str, decoded: Decoded) -> tuple[Made, ...]:
     into, names = how.into, how.names
     assert into is not None and names is not None
-    cuts, subject = _plan(how, file, decoded)
+    plan, save = _plan(how, file, decoded), partial(_save, into)
     made = []
-    for cut in cuts:
+    for cut in plan.cuts:
         name = names[file, cut.crop]
         image = apply(decoded.image, cut)
-        _save(image, into / "images" / name)
+        save(image, f"images/{name}")
         mask = ""
-        if subject is not None:
+        if plan.subject is not None:
             mask = f"masks/{name}"
-            _save(apply_to_mask(subject, cut), into / mask)
-        made.append(Made(f"images/{name}", pixels_sha256(image), cut, mask))
+            save(apply_to_mask(plan.subject, cut), mask)
+        about: dict[str, Any] = {"seed": sha256, "faces": plan.faces, "subject": plan.subject}
+        moved = cut_elsewhere(how.recipe, decoded.image, cut, name, save, **about)
+        made.append(Made(f"images/{name}", pixels_sha256(image), cut, mask, moved))
     return tuple(made)
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def _save(into: Path, image: Image.Image, file: str) -> None:
     # not write_atomic: what is torn by a kill is not in the log, and is made again
-    with _writing(path):
-        image.save(path, format="PNG", compress_level=_COMPRESSION)
+    with _writing(into / file):
+        image.save(into / file, format="PNG", compress_level=_COMPRESSION)
 
 
 @contextmanager
@@ -275,6 +290,7 @@ def _made_row(made: Made) -> dict[str, Any]:
         "sha256": made.sha256,
         "mask": made.mask,
         "cut": {"crop": cut.crop, "box": cut.box, "boxed": cut.boxed, "size": cut.size},
+        "moved": [asdict(one) for one in made.moved],
     }
 
 
@@ -309,15 +325,8 @@ def _from_line(into: Path, line: str) -> Looked | None:
 
 
 def _made(into: Path, row: Mapping[str, Any]) -> Made | None:
-    """A training picture that the log names, if it is there whole: a kill may have lost what was still in memory."""
+    """A training picture that the log names, if it is there whole, and at all its other places too."""
     cut = Cut(row["cut"]["crop"], tuple(row["cut"]["box"]), row["cut"]["boxed"], tuple(row["cut"]["size"]))
-    try:
-        with Image.open(into / row["file"]) as image:
-            if pixels_sha256(image.convert("RGB")) != row["sha256"]:
-                return None
-        if row["mask"]:
-            with Image.open(into / row["mask"]) as mask:
-                mask.load()
-    except (OSError, SyntaxError, ValueError):
-        return None
-    return Made(row["file"], row["sha256"], cut, row["mask"])
+    made = Made(row["file"], row["sha256"], cut, row["mask"], tuple(read_moved(one) for one in row.get("moved", ())))
+    all_of: list[Made | Moved] = [made, *made.moved]
+    return made if all(is_whole(into, one.file, one.sha256, one.mask) for one in all_of) else None

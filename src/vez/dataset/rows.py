@@ -1,14 +1,15 @@
 """A frozen dataset as it lies on disk, and how it is opened.
 
 The artifact (``.vez/datasets/<name>-<first 8 of id>/``) holds ``images/`` (the training pictures, PNG), ``masks/``
-where the dataset has masks, and one JSON object a line in ``rows.jsonl`` (`Row`), ``findings.jsonl``
-(`vez.images.findings.Finding`), ``dropped.jsonl`` (`Dropped`) and ``provenance.jsonl``
-(`vez.images.provenance.Provenance`, of the pictures that are in it); and ``card.md``, its description for people.
+where the dataset has masks, ``moved/`` where it has random crops (`Moved`), and one JSON object a line in
+``rows.jsonl`` (`Row`), ``findings.jsonl`` (`vez.images.findings.Finding`), ``dropped.jsonl`` (`Dropped`) and
+``provenance.jsonl`` (`vez.images.provenance.Provenance`, of the pictures that are in it); and ``card.md``, its
+description for people.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +28,18 @@ from vez.store import open_artifact, write_atomic
 
 KIND: Final = "dataset"
 VERSION: Final = 3  # raised when the same pictures and settings would give another dataset
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A training picture cut at another place, of the same size; files relative to the artifact."""
+
+    file: str
+    sha256: str
+    """Of its pixels."""
+    box: tuple[int, int, int, int]
+    """In pixels of the upright picture."""
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,20 @@ class Row:
     """Name of the source group: rows of one group show one scene, and never stand in different splits."""
     licence: str = ""
     """SPDX-like id, from the picture's provenance."""
+    moved: tuple[Moved, ...] = ()
+    """The same picture cut at other places (``random_crops``): each sample of the row shows it or one of these."""
+
+    @property
+    def views(self) -> tuple["Row", ...]:
+        """What its samples show: the row as it was cut, then as each other place would make it."""
+        plain = replace(self, moved=())
+        elsewhere = (replace(plain, file=m.file, sha256=m.sha256, box=m.box, mask=m.mask) for m in self.moved)
+        return (plain, *elsewhere)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The row as it lies in ``rows.jsonl``."""
+        return {key: value for key, value in asdict(self).items() if key != "moved" or value}
 
     @property
     def scale(self) -> float:
@@ -140,12 +167,23 @@ def load(path: Path) -> Dataset:
     if artifact.kind != KIND:
         raise StoreError(f"{path} is a {artifact.kind}, not a {KIND}")
     try:
-        rows = tuple(Row(**{**row, "box": tuple(row.get("box", (0,) * 4))}) for row in lines(path / "rows.jsonl"))
+        rows = tuple(_row(row) for row in lines(path / "rows.jsonl"))
         findings = tuple(Finding(**row) for row in lines(path / "findings.jsonl"))
         dropped = tuple(Dropped(**row) for row in lines(path / "dropped.jsonl"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{path} cannot be read as a dataset ({error}); delete the folder and build again") from error
     return Dataset(path, artifact.id, rows, findings, dropped, artifact.config)
+
+
+def read_moved(table: Mapping[str, Any]) -> Moved:
+    """What `dataclasses.asdict` made of one and JSON kept. Raises KeyError and TypeError where it is no such thing."""
+    return Moved(**{**table, "box": tuple(table["box"])})
+
+
+def _row(table: Mapping[str, Any]) -> Row:
+    table = {**table}  # a TypeError, where the line held no object
+    moved = tuple(read_moved(one) for one in table.get("moved", ()))
+    return Row(**{**table, "box": tuple(table.get("box", (0,) * 4)), "moved": moved})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def plan_cuts(
     planned = {name: _hand(name, by_hand[name], size, shapes) for name in crops if name in by_hand}
     rest = [name for name in _ORDER if name in crops and name not in by_hand]
     if rest:
-        weights = _weights(image, subject)
+        weights = weights_of(image, subject)
         heads = [box for box in (_inside(face, size) for face in faces) if box is not None]
         full = _full(weights, size, nearest(shapes, *size), heads)
     for name in rest:
@@ -115,7 +115,7 @@ def crop(image: Image.Image, size: int) -> Image.Image:
     return apply(image, plan_cuts(image, shapes=[(size, size)], crops=["full"])[0])
 
 
-def _weights(image: Image.Image, subject: Image.Image | None) -> Array:
+def weights_of(image: Image.Image, subject: Image.Image | None) -> Array:
     """(h, w) interest of a small copy, sum 1: the mask where there is one with anything in it."""
     if subject is not None:
         small = subject.convert("L").resize(small_size(image.size), Image.Resampling.BOX)

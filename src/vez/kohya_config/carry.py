@@ -17,6 +17,7 @@ from vez.kohya_config.read import shown
 _OTHER_FAMILIES: Final = re.compile(r"networks\.\w*(flux|sd3|lumina|anima|hunyuan)\w*|(flux|lumina|anima|hunyuan).*")
 _LIKE_LORA: Final = re.compile(r"lora-fa|(lycoris/|kohya )?(locon|dylora)|networks\.(lora_fa|dylora)|lycoris\.kohya")
 _MOVED: Final = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+_RANDOM_CROPS: Final = 4  # places for each picture, where kohya's own would be without number
 _PATH: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\|[/.~]|.*\\|.*\.(safetensors|ckpt|pt)$")
 
 
@@ -233,6 +234,9 @@ def _dataset(work: Carried) -> None:
         work.leave("seed", seed, why)
     elif work.whole and seed is None:
         work.leave("seed", "not said", "kohya draws one anew each run; vez trains with seed 0")
+    if work.get("random_crop"):
+        comment = "kohya's random_crop cuts anew for every sample; vez draws one of so many frozen places"
+        work.must("random_crop", "dataset.random_crops", _RANDOM_CROPS, comment)
     share = work.get("validation_split")
     if share and work.pictures is None:
         work.leave("validation_split", share, "vez's held_out is a number of pictures; set it in [dataset.…]")
