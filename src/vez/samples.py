@@ -127,7 +127,8 @@ class Samples:
         first = self._first[images]
         of = self._first[images + 1] - first
         pairs = zip(of.tolist(), seeds, strict=True)
-        return first + [int(dice(seed, "crop").integers(count)) if count > 1 else 0 for count, seed in pairs]
+        drawn = [int(dice(seed, "crop").integers(count)) if count > 1 else 0 for count, seed in pairs]
+        return first + np.array(drawn, dtype=np.int64)
 
     def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
