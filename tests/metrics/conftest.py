@@ -1,14 +1,14 @@
-"""A tiny random CLIP, made on the spot: 32-pixel pictures, texts of at most 12 tokens."""
+"""A tiny random CLIP and a tiny random DINOv2, made on the spot: 32- and 28-pixel pictures, texts of 12 tokens."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model
 
 from vez.metrics import embed
-from vez.metrics.embed import Clip
+from vez.metrics.embed import Clip, Dino
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +35,19 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip(clip_folder: Path) -> Clip:
     """It, loaded."""
     return embed.load(str(clip_folder))
+
+
+@pytest.fixture(scope="session")
+def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it lies; not to be changed."""
+    folder = tmp_path_factory.mktemp("dino")
+    config = Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=7)
+    torch.manual_seed(1)
+    Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dino(dino_folder: Path) -> Dino:
+    """It, loaded."""
+    return embed.load_dino(str(dino_folder))

@@ -6,11 +6,21 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessorPil
+from transformers import (
+    BitImageProcessorPil,
+    CLIPImageProcessorPil,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+)
 
 from vez.errors import BaseModelError, DataError
 from vez.metrics import embed
-from vez.metrics.embed import Clip
+from vez.metrics.embed import Clip, Dino
+from vez.metrics.rules import WEIGHT
+from vez.metrics.texts import PREFIX
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
 
 
 def picture(path: Path, width: int, height: int, seed: int = 0) -> Path:
@@ -114,3 +124,95 @@ def test_what_is_no_clip_or_no_picture_is_refused(clip: Clip, clip_folder: Path,
 def test_which_clip_judges_which_base() -> None:
     assert Path(embed.clip_for("tiny")).parts[-2:] == ("demo", "clip")
     assert embed.clip_for("some/base") == embed.PUBLISHED
+
+
+def test_the_published_formula_computed_by_another_program(clip: Clip, tmp_path: Path) -> None:
+    """2.5 · max(cos(picture, "A photo depicts " + text), 0) with transformers' own processor, tokenizer and towers."""
+    path = picture(tmp_path / "p.png", 90, 60, 3)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    for text in ("a cat", "ab " * 20):
+        pixels = processor(images=Image.open(path), return_tensors="pt").pixel_values
+        tokens = clip.tokenizer([PREFIX + text], truncation=True, max_length=12, return_tensors="pt")
+        with torch.inference_mode():
+            out = clip.model(pixel_values=pixels, **tokens)
+        cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds).item()
+        ours = embed.image_features(clip, [path])[0] @ embed.text_features(clip, [PREFIX + text])[0]
+        assert WEIGHT * max(float(ours), 0.0) == pytest.approx(2.5 * max(cosine, 0.0), abs=1e-5)
+    assert PREFIX == "A photo depicts " and WEIGHT == 2.5
+
+
+def test_dino_sees_what_transformers_own_processor_prepares(dino: Dino, dino_folder: Path, tmp_path: Path) -> None:
+    path = picture(tmp_path / "p.png", 90, 60, 3)
+    size = {"shortest_edge": 32}  # 28 · 256 / 224
+    processor = BitImageProcessorPil(size=size, crop_size={"height": 28, "width": 28}, do_convert_rgb=True,
+                                     image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])  # fmt: skip
+    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), True)
+    expected = processor(images=Image.open(path), return_tensors="pt", resample=3, **steps).pixel_values
+    with Image.open(path) as image:
+        prepared = dino.prepare(image)
+    assert prepared.shape == (3, 28, 28) and np.abs(prepared - expected.numpy()[0]).max() < 1e-5
+    model = Dinov2Model.from_pretrained(dino_folder).eval()
+    with torch.inference_mode():
+        token = model(pixel_values=expected).last_hidden_state[0, 0].numpy()
+    vector = embed.image_features(dino, [path], cache=tmp_path / "cache")[0]
+    assert vector == pytest.approx(token / np.linalg.norm(token), abs=1e-5)
+    assert np.array_equal(embed.image_features(dino, [path], cache=tmp_path / "cache")[0], vector)
+
+
+def test_clip_and_dino_share_a_cache_and_no_vector(clip: Clip, dino: Dino, tmp_path: Path) -> None:
+    path = picture(tmp_path / "p.png", 40, 40)
+    for encoder in (clip, dino):
+        embed.image_features(encoder, [path], cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_dino_is_asked_for_its_class_token_whatever_its_registers(tmp_path: Path) -> None:
+    config = Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)
+    torch.manual_seed(2)
+    Dinov2WithRegistersModel(config).save_pretrained(tmp_path)
+    registered = embed.load_dino(str(tmp_path))
+    pixels = torch.from_numpy(registered.prepare(Image.new("RGB", (30, 30), "red")))[None]
+    with torch.inference_mode():
+        assert registered.patches(pixels).shape == (1, 16, 24) and registered.see(pixels).shape == (1, 24)
+
+
+def test_what_is_no_dino_is_refused(clip_folder: Path, dino_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="is a clip, not a DINOv2"):
+        embed.load_dino(str(clip_folder))
+    with pytest.raises(BaseModelError, match=r"the DINOv2 .* cannot be loaded"):
+        embed.load_dino(str(tmp_path))
+    half = Path(shutil.copytree(dino_folder, tmp_path / "half"))
+    weights = load_file(half / "model.safetensors")
+    del weights["layernorm.weight"]
+    save_file(weights, half / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match=r"lacks 'layernorm\.weight'"):
+        embed.load_dino(str(half))
+
+
+@pytest.mark.parametrize("kind", ["clip", "dino"])
+def test_the_subject_is_found_wherever_it_lies_and_the_ground_does_not_count(
+    kind: str, clip: Clip, dino: Dino, tmp_path: Path
+) -> None:
+    """Each patch of a picture that was drawn with the subject's pixels has that patch's vector, if it sees itself."""
+    encoder = clip if kind == "clip" else dino
+    subject, mask = tmp_path / "s.png", tmp_path / "m.png"
+    picture(subject, 64, 64, 1)
+    white = Image.new("L", (32, 32))
+    white.paste(255, (0, 0, 16, 32))
+    white.save(mask)
+    ground = Image.open(subject).convert("RGB")
+    ground.paste((20, 90, 40), (32, 0, 64, 64))
+    ground.save(tmp_path / "other-ground.png")
+    nothing = Image.open(subject).convert("RGB")
+    nothing.paste((20, 90, 40), (0, 0, 32, 64))
+    nothing.save(tmp_path / "no-subject.png")
+    paths = [subject, tmp_path / "other-ground.png", tmp_path / "no-subject.png"]
+    same, moved, without = embed.foreground_likeness(encoder, paths, [(subject, mask)], cache=tmp_path / "cache")[:, 0]
+    assert same == pytest.approx(1, abs=1e-5) and same > moved
+    kept = sorted((tmp_path / "cache").iterdir())
+    again = embed.foreground_likeness(encoder, paths, [(subject, mask)], cache=tmp_path / "cache")
+    assert len(kept) == 3 and again[:, 0] == pytest.approx([same, moved, without])
+    Image.new("L", (32, 32), 255).save(mask)  # another mask is another question
+    whole = embed.foreground_likeness(encoder, paths, [(subject, mask)], cache=tmp_path / "cache")[:, 0]
+    assert len(list((tmp_path / "cache").iterdir())) == 6 and whole[0] == pytest.approx(1, abs=1e-5)
+    assert np.all(whole[1:] != [moved, without])
