@@ -177,8 +177,7 @@ class FixedNoise:
         """The picture of ``row``, whose moments are (8, h, w); its latent is their mean."""
         mean = moments.chunk(2)[0]
         fields = [torch.from_numpy(noise(_fixed_seed(row, k), tuple(mean.shape))[1]) for k in range(FIXED_NOISES)]
-        width = len(base.schedule) // FIXED_TIMESTEPS
-        timesteps = torch.arange(FIXED_TIMESTEPS, device=mean.device) * width + width // 2
+        timesteps = torch.tensor(fixed_timesteps(base.schedule), device=mean.device)
         sizes = sizes_of(base, [row])
         return cls(
             mean.repeat(FIXED_TIMESTEPS * FIXED_NOISES, 1, 1, 1),
@@ -187,6 +186,12 @@ class FixedNoise:
             tokenize(base, [row.caption]),
             None if sizes is None else sizes.repeat(FIXED_TIMESTEPS * FIXED_NOISES, 1),
         )
+
+
+def fixed_timesteps(schedule: Schedule) -> list[int]:
+    """The middles of eight equal bands of the schedule, low noise first."""
+    width = len(schedule) // FIXED_TIMESTEPS
+    return [i * width + width // 2 for i in range(FIXED_TIMESTEPS)]
 
 
 def _fixed_seed(row: Row, k: int) -> int:

@@ -6,6 +6,7 @@ Loads no model. `vez.plan` has the arithmetic; here are the pictures, the base's
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +16,7 @@ from vez.config import Checkpointing, Config, Study
 from vez.dataset import read_sources
 from vez.errors import ConfigError, StoreError
 from vez.plan import GB, Cost, Pass, Plan, peak_bytes
+from vez.probing import planned
 from vez.room import Sizes
 
 SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
@@ -29,14 +31,16 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
     datasets = {dataset for v in variants.values() for dataset in (v.dataset, v.prior) if dataset is not None}
     _check_optimizers(config.study[name])
     known = rates.read(config.root)
-    return planning.plan(
+    where = _device_kind(device) if known or device != "auto" else ""
+    made = planning.plan(
         config,
         name,
         pictures={dataset: _training_pictures(config, dataset) for dataset in sorted(datasets)},
         cost=planning.cost_of(_base_folder(config)),
         rates=known,
-        device=_device_kind(device) if known or device != "auto" else "",
+        device=where,
     )
+    return replace(made, probes=planned(config, name, made.passes, device=where))
 
 
 def check_room(config: Config, name: str, *, device: str = "auto") -> None:

@@ -135,6 +135,8 @@ class Plan:
     """The base and the family that its files were found to be of; only its name where it is not here yet."""
     length: str
     disk_bytes: dict[str, float]
+    probes: str = ""
+    """What asking the LoRAs without drawing costs (`vez.probing`); "" where that is not done."""
 
     @property
     def images(self) -> int:
@@ -163,6 +165,7 @@ class Plan:
                 f"about {one.peak_bytes / GB:.1f} GB of memory"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
+        lines += [f"  then {self.probes}"] if self.probes else []
         lines.append(f"  then {self.drawn.text()}")
         lines.append(f"  at most {sum(self.disk_bytes.values()) / GB:.2f} GB on the disk")
         if self.seconds is not None and len(self.passes) * len(self.seeds) > 1:

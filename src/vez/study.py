@@ -8,9 +8,9 @@ what depends on it and nothing else.
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from vez import curate, rates, suite, sweep
+from vez import curate, probing, rates, suite, sweep
 from vez import plan as planning
 from vez.config import Config
 from vez.dataset import Dataset, build, read_sources
@@ -19,6 +19,7 @@ from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
 from vez.foresight import check_room, plan, sizes
 from vez.images.wording import visible
+from vez.metrics.probed import FOLDER as PROBES
 from vez.mirror import check, mirrored
 from vez.plan import named
 from vez.report.arms import BASE
@@ -40,6 +41,7 @@ __all__ = [
     "lint_datasets",
     "named",
     "plan",
+    "probe_runs",
     "run",
     "score_samples",
     "shared_pictures",
@@ -66,7 +68,10 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
     if config.study[name].precision != "fp32":
-        base = None  # what is drawn is drawn with the base's own numbers: LoRAs are merged into them in fp32
+        base = None  # LoRAs are asked and drawn with merged into the base's own numbers, in fp32; one copy at a time
+        base = _load_base(config, device)
+    if config.study[name].sampling.profile != probing.UNPROBED:
+        yield from probe_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, device=device, base=base)
     if suite.asked(config.study[name], config.project).prompts:
         yield from score_samples(config, name, device=device, datasets=datasets)
@@ -223,6 +228,21 @@ def draw_samples(
     rates.record(config.root, key, took)
 
 
+def probe_runs(
+    config: Config,
+    name: str,
+    *,
+    device: str = "auto",
+    base: "Base | None" = None,
+    datasets: Mapping[str, Path] | None = None,
+) -> Iterator[Event]:
+    """Ask every saved LoRA of the study, at its strengths, what it can tell without drawing."""
+    if datasets is None:
+        datasets = yield from build_datasets(config, _datasets_of(config, name))
+    arms, base = _arms(config, name, checkpoints="all"), base or _load_base(config, device)
+    yield from probing.probe(config, name, arms, base=base, datasets=datasets, into=folder_of(config, name) / PROBES)
+
+
 def score_samples(
     config: Config, name: str, *, device: str = "auto", datasets: Mapping[str, Path] | None = None
 ) -> Iterator[Event]:
@@ -293,16 +313,19 @@ def _runs(config: Config, name: str) -> Iterator[tuple[str, str, Path]]:
             yield variant if len(study.seeds) == 1 else folder.name, variant, folder
 
 
-def _arms(config: Config, name: str, only: Sequence[str] | None = None) -> dict[str, Arm]:
-    """All arms, or those named; the base without a LoRA last."""
+def _arms(
+    config: Config, name: str, only: Sequence[str] | None = None, *, checkpoints: Literal["all"] | None = None
+) -> dict[str, Arm]:
+    """All arms, or those named; the base without a LoRA last. ``checkpoints``: others than are to be drawn."""
     how = config.study[name].sampling
+    taken = checkpoints or how.checkpoints
     arms: dict[str, Arm] = {}
     for stem, variant, folder in _runs(config, name):
         if not (folder / LORA_FILE).is_file():
             raise StoreError(f"the run {folder.name} is not finished; go on with: vez train {name}")
         seed = int(folder.name.rpartition("-")[2])
         arms |= sweep.swept(
-            stem, folder, variant=variant, seed=seed, checkpoints=how.checkpoints, strengths=how.strengths
+            stem, folder, variant=variant, seed=seed, checkpoints=taken, strengths=how.strengths
         )
     unknown = sorted(set(only or ()) - arms.keys() - {BASE})
     if unknown:

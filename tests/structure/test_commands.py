@@ -39,6 +39,7 @@ OPTIONS = {
     "judge": [
         *("STUDY", "--judge", "--votes", "--minutes", "--arm", "--results", "--port", "--browser", "--config"),
     ],
+    "probe": ["STUDY", "--config", "--device"],
     "report": ["STUDY", "--config"],
     "sample": ["STUDY", "--profile", "--arms", "--config", "--device"],
     "score": ["STUDY", "--config", "--device"],

@@ -84,6 +84,15 @@ def train(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device
 
 
 @app.command()
+def probe(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
+    """Ask every saved LoRA what it can tell without drawing, and say which are worth drawing with."""
+    from vez import study as stages
+
+    loaded = load(config)
+    show(stages.probe_runs(loaded, stages.named(loaded, study), device=device))
+
+
+@app.command()
 def sample(
     study: StudyName = None,
     profile: Annotated[

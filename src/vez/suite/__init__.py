@@ -121,6 +121,18 @@ def asked(study: Study, project: Project, *, profile: str | None = None) -> Aske
     return Asked(prompts, sampling, about)
 
 
+def class_texts(study: Study, project: Project) -> tuple[str, ...]:
+    """What pictures of the class show, whatever the profile: the suite's set E, its neighbours of the concept.
+
+    Of a suite of one's own without that set, its prompts with the describing words; without those, the noun.
+    """
+    prompts = tuple(_in_set(prompt, _OWN_SETS[prompt.role]) for prompt in study.prompts)
+    if study.suite != "own":
+        prompts = asked(study, project, profile="standard").prompts
+    found = [prompt for prompt in prompts if prompt.set == "E"] or [p for p in prompts if p.role == "class"]
+    return tuple(project.expand(prompt.text) for prompt in found) or (f"a photo of a {project.noun}",)
+
+
 def _in_set(prompt: Prompt, set: str) -> Prompt:
     return prompt if prompt.set is not None else prompt.model_copy(update={"set": set})
 
