@@ -74,7 +74,7 @@ def summarise(
         pairs: first arm → second arm → metric → difference (first minus second); gates: arm → metric → gate → word;
         settings: setting → metric → replicates against the base; setting_pairs: setting → setting → metric → the same;
         selection: metric → the best arm and its bias; confirmation: arms, against_base and pairs on the prompts kept
-        for it, and chosen: metric → the arm that the other prompts chose, with both its means; empty without such;
+        for it, chosen: metric → the arm that the other prompts chose, with both its means, and prompts; empty without such;
         explored: the arms given as such.
     Raises:
         ValueError: a value is infinite.
@@ -87,7 +87,8 @@ def summarise(
     against, pairs = _compared(choosing, rules, base, explored)
     confirmed = {}
     if any(kept.values()):
-        confirmed = _tables(kept, *_compared(kept, rules, base)) | {"chosen": _chosen(choosing, kept, rules, base)}
+        confirmed = _tables(kept, *_compared(kept, rules, base))
+        confirmed |= {"chosen": _chosen(choosing, kept, rules, base), "prompts": sorted(confirming)}
     return {
         **_tables(choosing, against, pairs),
         "gates": _gates(choosing, against, rules, base),

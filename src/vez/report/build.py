@@ -11,32 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import vez
-from vez.report import dataset_section, figures, motif, view
+from vez.report import caveats, dataset_section, figures, motif, view
 from vez.report.arms import Arm, arms_of, efforts_of
 from vez.report.evidence import Evidence, Run, gather
 from vez.report.pictures import Album, Picture, embed
-from vez.report.verdict import Metrics, disagreement, judge
+from vez.report.verdict import judge
 from vez.store import write_atomic
 
 HERE = Path(__file__).parent
 PICTURE_BUDGET = 12_000_000  # bytes of base64; with the rest, a page that a mail server still takes
-METRICS = Metrics(
-    concept=("similarity", "T1"),
-    guard="T2",
-    literal="T0",
-    names={
-        "similarity": "similarity to held-out pictures",
-        "T0": "the literal prompt (T0)",
-        "T1": "the describing words (T1)",
-        "T2": "the rest of the prompt (T2)",
-        "trigger_effect": "what the trigger word does",
-        "leak": "the concept where nobody asked for it",
-        "unrelated": "unrelated prompts",
-        "drift": "how far unrelated pictures moved",
-        "nearest_training": "nearest training picture",
-        "copying": "training pictures over held-out ones",
-    },
-)
 EXPECTED = ("T0", "T1", "T2", "similarity")
 
 
@@ -59,7 +42,7 @@ def report(study_dir: Path, to: Path, *, picture_budget: int = PICTURE_BUDGET) -
 def headline(study_dir: Path) -> str:
     """The verdict on a study in one line, from what lies on disk. Raises StoreError as `report` does."""
     evidence = gather(study_dir)
-    return judge(evidence.scores, efforts_of(arms_of(evidence)), metrics=METRICS).sentence
+    return judge(evidence.scores, efforts_of(arms_of(evidence))).sentence
 
 
 def page(evidence: Evidence, *, picture_budget: int = PICTURE_BUDGET) -> str:
@@ -94,7 +77,7 @@ def shown(picture: Picture, size: int) -> tuple[int, int, str]:
 
 def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
     arms = arms_of(evidence)
-    verdict = judge(evidence.scores, efforts_of(arms), metrics=METRICS)
+    verdict = judge(evidence.scores, efforts_of(arms))
     grids, tests = view.seed_grids(evidence, arms), view.trigger_tests(evidence, arms)
     data = view.data_parts(evidence.datasets)
     album = embed(view.wanted_cells(grids, tests, data), budget=picture_budget)
@@ -106,13 +89,13 @@ def _context(evidence: Evidence, picture_budget: int) -> dict[str, Any]:
         "words": view.words_of(evidence),
         "band": Markup(motif.band()),
         "verdict": verdict,
-        "warning": evidence.scores and disagreement(evidence.scores, with_lora, metrics=METRICS),
+        "warning": evidence.scores and caveats.disagreement(evidence.scores, with_lora),
         "absent": evidence.absent,
         "unfinished": [run for run in evidence.runs if not run.finished],
         "arms": arms,
         "grids": grids,
         "tests": tests,
-        "metrics": figures.metric_parts(evidence.scores, arms, metrics=METRICS, expected=EXPECTED, chosen=verdict.use),
+        "metrics": figures.metric_parts(evidence.scores, arms, expected=EXPECTED, chosen=verdict.use),
         "main": EXPECTED,
         "clip": evidence.scores and evidence.scores.clip,
         "reference": figures.reference_lines(evidence.scores),

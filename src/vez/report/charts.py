@@ -60,18 +60,18 @@ def dots(rows: Sequence[Dot], *, title: str, axis: str, zero: float | None = Non
         raise ValueError("a dot chart needs at least one row")
     numbers = [number for row in rows for number in (row.value, row.low, row.high) if number is not None]
     ticks = nice_ticks(min([*numbers, *_given(zero)]), max([*numbers, *_given(zero)]), count=5)
-    left, right, top = _gutter(row.label for row in rows), WIDTH - 18.0, 22.0
+    left, right, top = gutter(row.label for row in rows), WIDTH - 18.0, 22.0
     bottom = top + ROW * len(rows)
-    scale = _Scale(ticks[0], ticks[-1], left, right)
-    parts = [_svg_open(title, bottom + 40)]
-    parts += [_tick(scale(tick), top, bottom, _number(tick, ticks)) for tick in ticks]
+    scale = Scale(ticks[0], ticks[-1], left, right)
+    parts = [svg_open(title, bottom + 40)]
+    parts += [tick_at(scale(tick), top, bottom, number(tick, ticks)) for tick in ticks]
     if zero is not None:
         x = scale(zero)
-        parts.append(f'<line class="zero" x1="{_c(x)}" x2="{_c(x)}" y1="{_c(top - 6)}" y2="{_c(bottom)}"/>')
-        parts.append(_small(zero_label, x, top - 10, anchor="middle"))
+        parts.append(f'<line class="zero" x1="{pt(x)}" x2="{pt(x)}" y1="{pt(top - 6)}" y2="{pt(bottom)}"/>')
+        parts.append(small(zero_label, x, top - 10, anchor="middle"))
     for index, row in enumerate(rows):
         parts.append(_dot_row(row, scale, left - 10, top + ROW * (index + 0.5)))
-    parts.append(_small(axis, (left + right) / 2, bottom + 34, anchor="middle"))
+    parts.append(small(axis, (left + right) / 2, bottom + 34, anchor="middle"))
     return "".join([*parts, "</svg>"])
 
 
@@ -95,15 +95,15 @@ def lines(series: Sequence[Line], *, title: str, x_axis: str, y_axis: str) -> st
     ys = [y for line in drawn for _, y in line.points]
     x_ticks, y_ticks = nice_ticks(0.0, max(xs), count=4), nice_ticks(min(ys), max(ys), count=5)
     left, top, bottom = 46.0, 26.0, 236.0
-    right = WIDTH - _gutter((line.label for line in drawn), least=40.0)
-    across, up = _Scale(0.0, max(max(xs), 1e-12), left, right), _Scale(y_ticks[0], y_ticks[-1], bottom, top)
-    parts = [_svg_open(title, bottom + 42)]
-    parts += [_tick(across(tick), top, bottom, _number(tick, x_ticks)) for tick in x_ticks if tick <= max(xs) * 1.0001]
-    parts += [_rung(up(tick), left, right, _number(tick, y_ticks)) for tick in y_ticks]
-    parts.append(_small(y_axis, 4, 12, anchor="start"))
-    parts.append(_small(x_axis, (left + right) / 2, bottom + 36, anchor="middle"))
+    right = WIDTH - gutter((line.label for line in drawn), least=40.0)
+    across, up = Scale(0.0, max(max(xs), 1e-12), left, right), Scale(y_ticks[0], y_ticks[-1], bottom, top)
+    parts = [svg_open(title, bottom + 42)]
+    parts += [tick_at(across(tick), top, bottom, number(tick, x_ticks)) for tick in x_ticks if tick <= max(xs) * 1.0001]
+    parts += [rung_at(up(tick), left, right, number(tick, y_ticks)) for tick in y_ticks]
+    parts.append(small(y_axis, 4, 12, anchor="start"))
+    parts.append(small(x_axis, (left + right) / 2, bottom + 36, anchor="middle"))
     at_right = [line for line in drawn if across(line.points[-1][0]) > right - 24]
-    ends = _apart([up(line.points[-1][1]) for line in at_right], gap=14.0, low=top, high=bottom)
+    ends = apart([up(line.points[-1][1]) for line in at_right], gap=14.0, low=top, high=bottom)
     label_y = dict(zip((line.label for line in at_right), ends, strict=True))
     for index, line in sorted(
         enumerate(drawn), key=lambda pair: pair[1].role == "chosen"
@@ -156,7 +156,7 @@ def nice_ticks(low: float, high: float, *, count: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """A straight map from numbers to drawing units."""
 
     low: float
@@ -165,6 +165,7 @@ class _Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Where a number lies. Raises ValueError for one that is not finite."""
         if not math.isfinite(value):
             raise ValueError(f"{value} cannot be drawn")
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
@@ -174,98 +175,104 @@ def _given(number: float | None) -> list[float]:
     return [] if number is None else [number]
 
 
-def _c(number: float) -> str:
-    """A coordinate with one decimal: enough for the eye, and the same text on every machine."""
+def pt(number: float) -> str:
+    """A pt with one decimal: enough for the eye, and the same text on every machine."""
     return f"{number:.1f}"
 
 
-def _number(value: float, ticks: Sequence[float]) -> str:
+def number(value: float, ticks: Sequence[float]) -> str:
     """A tick's text with as many decimals as the step between ticks needs."""
     step = ticks[1] - ticks[0]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{0.0 if abs(value) < step / 1e6 else value:,.{decimals}f}".replace("-", "−")
 
 
-def _gutter(labels: Iterable[str], *, least: float = 64.0) -> float:
+def gutter(labels: Iterable[str], *, least: float = 64.0) -> float:
     """Room for the longest label at 12 units of type, within reason; `_short` cuts what would not fit."""
-    longest = max(len(_short(label)) for label in labels)
+    longest = max(len(short(label)) for label in labels)
     return max(least, 7.7 * longest + 22)
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """A label of at most 18 characters."""
     return label if len(label) <= 18 else label[:17] + "…"
 
 
-def _svg_open(title: str, height: float) -> str:
+def svg_open(title: str, height: float) -> str:
+    """The opening tag with its title."""
     name = escape(title, quote=True)
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {_c(height)}" role="img" aria-label="{name}" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {pt(height)}" role="img" aria-label="{name}" '
         f'xmlns="http://www.w3.org/2000/svg"><title>{name}</title>'
     )
 
 
-def _small(text: str, x: float, y: float, *, anchor: str) -> str:
-    return f'<text class="small" x="{_c(x)}" y="{_c(y)}" text-anchor="{anchor}">{escape(text)}</text>'
+def small(text: str, x: float, y: float, *, anchor: str) -> str:
+    """Quiet text."""
+    return f'<text class="small" x="{pt(x)}" y="{pt(y)}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _tick(x: float, top: float, bottom: float, text: str) -> str:
-    return f'<line class="rule" x1="{_c(x)}" x2="{_c(x)}" y1="{_c(top)}" y2="{_c(bottom)}"/>' + _small(
+def tick_at(x: float, top: float, bottom: float, text: str) -> str:
+    """An upright line of the lattice, its number below."""
+    return f'<line class="rule" x1="{pt(x)}" x2="{pt(x)}" y1="{pt(top)}" y2="{pt(bottom)}"/>' + small(
         text, x, bottom + 16, anchor="middle"
     )
 
 
-def _rung(y: float, left: float, right: float, text: str) -> str:
-    return f'<line class="rule" x1="{_c(left)}" x2="{_c(right)}" y1="{_c(y)}" y2="{_c(y)}"/>' + _small(
+def rung_at(y: float, left: float, right: float, text: str) -> str:
+    """A level line of the lattice, its number at the left."""
+    return f'<line class="rule" x1="{pt(left)}" x2="{pt(right)}" y1="{pt(y)}" y2="{pt(y)}"/>' + small(
         text, left - 6, y + 4, anchor="end"
     )
 
 
-def _dot_row(row: Dot, scale: _Scale, label_x: float, y: float) -> str:
+def _dot_row(row: Dot, scale: Scale, label_x: float, y: float) -> str:
     shape = {"base": "square", "chosen": "diamond", "plain": "circle"}[row.role]
     parts = [f'<g class="mark {row.role}"><title>{escape(row.title)}</title>']
-    parts.append(f'<text x="{_c(label_x)}" y="{_c(y + 4)}" text-anchor="end">{escape(_short(row.label))}</text>')
+    parts.append(f'<text x="{pt(label_x)}" y="{pt(y + 4)}" text-anchor="end">{escape(short(row.label))}</text>')
     if row.low is not None and row.high is not None:
         low, high = scale(row.low), scale(row.high)
-        parts.append(f'<path class="whisker" d="M{_c(low)} {_c(y)}H{_c(high)}M{_c(low)} {_c(y - 4)}V{_c(y + 4)}')
-        parts.append(f'M{_c(high)} {_c(y - 4)}V{_c(y + 4)}"/>')
-    return "".join([*parts, _glyph(shape, scale(row.value), y, GLYPH), "</g>"])
+        parts.append(f'<path class="whisker" d="M{pt(low)} {pt(y)}H{pt(high)}M{pt(low)} {pt(y - 4)}V{pt(y + 4)}')
+        parts.append(f'M{pt(high)} {pt(y - 4)}V{pt(y + 4)}"/>')
+    return "".join([*parts, glyph(shape, scale(row.value), y, GLYPH), "</g>"])
 
 
-def _curve(line: Line, index: int, across: _Scale, up: _Scale, *, label_at: tuple[float, float] | None) -> str:
+def _curve(line: Line, index: int, across: Scale, up: Scale, *, label_at: tuple[float, float] | None) -> str:
     """One curve; `label_at` is where its name goes, None for beside its last point."""
-    path = "L".join(f"{_c(across(x))} {_c(up(y))}" for x, y in line.points)
+    path = "L".join(f"{pt(across(x))} {pt(up(y))}" for x, y in line.points)
     told = f"{line.label}: from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}"
     shape = MARKERS[index % len(MARKERS)]
     # Each line's markers start a little later than those of the line before it, so that they do not cover each other.
     count = len(line.points)
     marked = {min(count - 1, round((k + 0.17 * (index % 6)) * count / MARKS_PER_LINE)) for k in range(MARKS_PER_LINE)}
     glyphs = "".join(
-        _glyph(shape, across(line.points[i][0]), up(line.points[i][1]), 3.2) for i in sorted(marked | {count - 1})
+        glyph(shape, across(line.points[i][0]), up(line.points[i][1]), 3.2) for i in sorted(marked | {count - 1})
     )
     x, y = label_at or (across(line.points[-1][0]) + 8, up(line.points[-1][1]))
     return (
         f'<g class="curve {line.role}"><title>{escape(told)}</title><path class="trace" d="M{path}"/>{glyphs}'
-        f'<text x="{_c(x)}" y="{_c(y + 4)}">{escape(_short(line.label))}</text></g>'
+        f'<text x="{pt(x)}" y="{pt(y + 4)}">{escape(short(line.label))}</text></g>'
     )
 
 
-def _glyph(shape: str, x: float, y: float, r: float) -> str:
+def glyph(shape: str, x: float, y: float, r: float) -> str:
+    """A marker of radius ``r``."""
     if shape == "circle":
-        return f'<circle class="glyph" cx="{_c(x)}" cy="{_c(y)}" r="{_c(r)}"/>'
+        return f'<circle class="glyph" cx="{pt(x)}" cy="{pt(y)}" r="{pt(r)}"/>'
     if shape == "cross":
-        strokes = f"M{_c(x - r)} {_c(y - r)}L{_c(x + r)} {_c(y + r)}M{_c(x - r)} {_c(y + r)}L{_c(x + r)} {_c(y - r)}"
+        strokes = f"M{pt(x - r)} {pt(y - r)}L{pt(x + r)} {pt(y + r)}M{pt(x - r)} {pt(y + r)}L{pt(x + r)} {pt(y - r)}"
         return f'<path class="glyph open" d="{strokes}"/>'
     if shape == "plus":
-        return f'<path class="glyph open" d="M{_c(x - r)} {_c(y)}H{_c(x + r)}M{_c(x)} {_c(y - r)}V{_c(y + r)}"/>'
+        return f'<path class="glyph open" d="M{pt(x - r)} {pt(y)}H{pt(x + r)}M{pt(x)} {pt(y - r)}V{pt(y + r)}"/>'
     corners = {
         "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
         "triangle": ((0.0, -1.1), (1.1, 0.9), (-1.1, 0.9)),
         "diamond": ((0.0, -1.4), (1.4, 0.0), (0.0, 1.4), (-1.4, 0.0)),
     }[shape]
-    return f'<path class="glyph" d="M{"L".join(f"{_c(x + dx * r)} {_c(y + dy * r)}" for dx, dy in corners)}Z"/>'
+    return f'<path class="glyph" d="M{"L".join(f"{pt(x + dx * r)} {pt(y + dy * r)}" for dx, dy in corners)}Z"/>'
 
 
-def _apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+def apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
     """Label positions at least `gap` apart and as near to where they are wanted as that allows, in the given order."""
     order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
     placed = [0.0] * len(wanted)

@@ -3,32 +3,26 @@
 Every row of a .jsonl file passes through a model that knows its fields; fields that a later version adds are ignored.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from vez import events
 from vez.errors import StoreError
+from vez.judging import results as judging
+from vez.judging.results import Results
 from vez.lint.artifact import Lint
 from vez.lint.artifact import load as load_lint
+from vez.report import scored
+from vez.report.scored import Row, Scores, read_rows
 from vez.store import Artifact, file_sha256, open_artifact
 
 LORA_FILE = "lora.safetensors"
 EVENTS_FILE = "events.jsonl"
-
-
-class Row(BaseModel):
-    """A line of a .jsonl file or a part of summary.json."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-RowType = TypeVar("RowType", bound=Row)
 
 
 class SampleRow(Row):
@@ -42,65 +36,6 @@ class SampleRow(Row):
     text: str
     seed: int
     file: str
-
-
-class ScoreRow(Row):
-    """One number about one picture."""
-
-    arm: str
-    prompt: str
-    seed: int
-    metric: str
-    value: float
-
-
-class Metric(Row):
-    """What a metric is."""
-
-    definition: str
-    higher_is_better: bool = True
-
-
-class Score(Row):
-    """A mean over prompts with its interval."""
-
-    mean: float
-    n_prompts: int
-    n_images: int
-    low: float | None = None
-    high: float | None = None
-
-
-class Difference(Row):
-    """One arm minus another, paired by prompt and seed; p is adjusted by Holm or by Benjamini and Hochberg (p_bh)."""
-
-    diff: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    p_bh: float | None = None
-    mde: float | None = None
-    needs_prompts: int | None = None
-    verdict: str
-
-
-class Clip(Row):
-    """Who looked at the pictures; `published` says whether it is the CLIP that CLIPscore was defined with."""
-
-    name: str
-    sha256: str
-    published: bool
-
-
-class Reference(Row):
-    """What the scores are read against, all from real pictures (`vez.metrics.scores`); None: not measured."""
-
-    held_out: int = 0
-    real_likeness: float | None = None
-    likeness_span: float | None = None
-    trigger_cost: float | None = None
-    training_alike: dict[str, float] = {}
 
 
 class DatasetRow(Row):
@@ -165,24 +100,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """scores/: `arms` and `against_base` are arm → metric → …; `pairs` (arm, arm) → metric → first minus second.
-
-    `not_measured` says of a metric what it would have needed.
-    """
-
-    artifact: Artifact
-    metrics: dict[str, Metric]
-    arms: dict[str, dict[str, Score]]
-    against_base: dict[str, dict[str, Difference]]
-    pairs: dict[tuple[str, str], dict[str, Difference]]
-    rows: tuple[ScoreRow, ...]
-    not_measured: dict[str, str] = field(default_factory=dict)
-    reference: Reference | None = None
-    clip: Clip | None = None
-
-
-@dataclass(frozen=True)
 class Data:
     """One dataset artifact."""
 
@@ -205,6 +122,7 @@ class Evidence:
     absent: tuple[str, ...]
     lints: tuple[Lint, ...] = ()
     changes: tuple[str, ...] = ()  # names of the pages that compare one dataset with the next
+    people: Results | None = None  # what people said of the pictures
 
 
 def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
@@ -230,26 +148,11 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
         inside(study_dir / "samples", row.file)
     where = datasets_dir or study_dir.parent.parent / ".vez" / "datasets"
     datasets = tuple(_read_datasets(where, runs, absent))
-    scores = None if scores_artifact is None else _read_scores(scores_artifact)
+    scores = None if scores_artifact is None else scored.read(scores_artifact)
     lints = tuple(_read_lints(where.parent / "lints", {data.artifact.id for data in datasets}))
     pages = tuple(sorted(page.name for page in (study_dir / "changes").glob("*.html")))
-    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages)
-
-
-def read_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:
-    """The rows of a .jsonl file. Raises StoreError naming the line that is not such a row."""
-    try:
-        # Not splitlines(): a caption may hold other characters that Python takes for the end of a line.
-        lines = [line for line in path.read_bytes().decode("utf-8").split("\n") if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"cannot read {path}: {error}; make the artifact again") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield kind.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise StoreError(f"{path}, line {number}: {place}: {first['msg']}; make the artifact again") from error
+    people = None if samples is None else judging.gather(study_dir)
+    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages, people)
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -368,32 +271,3 @@ def _read_dataset(artifact: Artifact) -> Data:
         tuple(read_rows(findings, FindingRow)) if findings.is_file() else (),
         tuple(read_rows(dropped, DroppedRow)) if dropped.is_file() else (),
     )
-
-
-def _read_scores(artifact: Artifact) -> Scores:
-    path = artifact.path / "summary.json"
-    rows = tuple(read_rows(artifact.path / "scores.jsonl", ScoreRow))
-    try:
-        summary = json.loads(path.read_bytes())
-        reference, clip = summary.get("reference"), summary.get("clip")
-        return Scores(
-            artifact=artifact,
-            metrics={name: Metric.model_validate(row) for name, row in summary["metrics"].items()},
-            arms=_table(summary["arms"], Score),
-            against_base=_table(summary.get("against_base", {}), Difference),
-            pairs={
-                (first, second): differences
-                for first, of in summary.get("pairs", {}).items()
-                for second, differences in _table(of, Difference).items()
-            },
-            rows=rows,
-            not_measured={name: str(needs) for name, needs in summary.get("not_measured", {}).items()},
-            reference=None if reference is None else Reference.model_validate(reference),
-            clip=None if clip is None else Clip.model_validate(clip),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path} is not a summary of scores ({error}); delete {artifact.path}, score again") from error
-
-
-def _table(rows: Mapping[str, Mapping[str, Any]], kind: type[RowType]) -> dict[str, dict[str, RowType]]:
-    return {arm: {name: kind.model_validate(row) for name, row in of.items()} for arm, of in rows.items()}

@@ -6,10 +6,12 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from vez.report.arms import BASE, BASE_LABEL, Arm, whole
+from vez.report.arms import BASE_LABEL, Arm, whole
 from vez.report.charts import Dot, Line, Role, dots, lines, smooth, thin
-from vez.report.evidence import Difference, Run, Score, Scores, setting
-from vez.report.verdict import Metrics, adjusted_p, counted, interval, plain, signed, told
+from vez.report.contest import BASE
+from vez.report.evidence import Run, setting
+from vez.report.phrases import adjusted_p, counted, interval, name_of, plain, signed, told
+from vez.report.scored import Difference, Score, Scores
 
 CURVE_POINTS = 90  # as many as a chart of this width can show without fraying
 NOT_MEASURED = "not measured"
@@ -68,34 +70,32 @@ RUN_COLUMNS = ("rank", "alpha", "lr U-Net", "lr text", "batch", "steps", "pictur
 
 
 def metric_parts(
-    scores: Scores | None, arms: Sequence[Arm], *, metrics: Metrics, expected: Sequence[str], chosen: str | None
+    scores: Scores | None, arms: Sequence[Arm], *, expected: Sequence[str], chosen: str | None
 ) -> tuple[MetricPart, ...]:
     """One part per metric: those expected first and whether or not they were measured, then whatever else there is."""
     known = [] if scores is None else [*scores.metrics, *scores.not_measured]
     keys = [*expected, *(key for key in known if key not in expected)]
-    return tuple(_metric_part(key, scores, arms, metrics=metrics, chosen=chosen) for key in keys)
+    return tuple(_metric_part(key, scores, arms, chosen=chosen) for key in keys)
 
 
-def _metric_part(
-    key: str, scores: Scores | None, arms: Sequence[Arm], *, metrics: Metrics, chosen: str | None
-) -> MetricPart:
+def _metric_part(key: str, scores: Scores | None, arms: Sequence[Arm], *, chosen: str | None) -> MetricPart:
     measured = [] if scores is None else [arm for arm in arms if key in scores.arms.get(arm.name, {})]
     if scores is None or not measured or key not in scores.metrics:
         needs = "" if scores is None else scores.not_measured.get(key, "")
-        return MetricPart(key, metrics.name(key), "", "", needs, (), (), Markup(), Markup())
+        return MetricPart(key, name_of(key), "", "", needs, (), (), Markup(), Markup())
     metric = scores.metrics[key]
     score = {arm.name: scores.arms.get(arm.name, {}).get(key) for arm in arms}
     change = {arm.name: scores.against_base.get(arm.name, {}).get(key) for arm in arms}
     return MetricPart(
         key=key,
-        name=metrics.name(key),
+        name=name_of(key),
         definition=metric.definition,
         direction="more is better" if metric.higher_is_better else "less is better",
         needs="",
         lines=tuple(_score_line(arm, score[arm.name], change[arm.name], chosen) for arm in arms),
         prompts=_prompt_lines(scores, key, arms),
-        means=_means_chart(metrics.name(key), arms, score, chosen),
-        differences=_differences_chart(metrics.name(key), arms, change, chosen),
+        means=_means_chart(name_of(key), arms, score, chosen),
+        differences=_differences_chart(name_of(key), arms, change, chosen),
     )
 
 

@@ -1,63 +1,72 @@
-"""From scores to sentences: which LoRA to use, how sure that is, and what is not claimed. Pure.
+"""From scores to sentences: which LoRA to use, why, how sure that is, what is not claimed, what would change it. Pure.
 
-The words are those of the scores: better, worse, not distinguishable, not measured. A LoRA is recommended only if it is
-better than no LoRA on the concept and not worse on the rest of the prompt. Among those that cannot be told from the
-best, the one with fewer steps is named, then the one with the smaller rank: what costs less and holds less is preferred
-until something speaks against it.
+Gates first, then the front of concept and rest of the prompt, then the reader's weight; of those that cannot be told
+apart the one with fewer steps, then the lower strength, then the smaller rank: what costs less and holds less is
+preferred until something speaks against it. The words are those of the scores.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vez.report.evidence import Difference, Score, Scores
+from vez.report import caveats
+from vez.report.contest import SAME, Axes, Broken, Weighed, axes_of, broken, front, pair, weigh, word_of_pair
+from vez.report.phrases import beside, capital, counted, interval, listed, name_of, plain, told, unseen
+from vez.report.remedies import remedy
+from vez.report.scored import Difference, Score, Scores
 
-ONE_SAMPLE = (
-    "One LoRA per setting is one sample: all this is about these weights, not about their settings. "
-    "A claim about a setting needs at least three LoRAs trained with different seeds."
+CHEAPER = (
+    ("took fewer steps", "took the fewest steps"),
+    ("is merged at a lower strength", "is merged at the lowest strength"),
+    ("has the smaller rank", "has the smallest rank"),
 )
-SAME = ("not distinguishable", "equivalent")
-"""The words for two arms of which neither is better: that was not found, or it was found that neither is."""
-UNCALIBRATED = (
-    "Uncalibrated: what counts as enough of the concept, or as too much harm to the rest of the prompt, has not been "
-    "set against people’s judgement. “Better” means only that a difference was found."
-)
+"""What decides between ties, in this order: of two, of several."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What an arm cost: optimizer steps and rank; None where unknown."""
+    """What an arm cost, None where unknown, and what it is called in a sentence where its name does not do."""
 
     steps: int | None
     rank: int | None
+    strength: float = 1.0
+    called: str = ""
+    setting: str | None = None
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """Which metrics decide: the first of `concept` that was measured; `guard` must not get worse."""
+class Refused:
+    """A LoRA not to use: why, and what to try."""
 
-    concept: tuple[str, ...]
-    guard: str
-    literal: str
-    names: Mapping[str, str]
-
-    def name(self, metric: str) -> str:
-        """A metric's name in a sentence."""
-        return self.names.get(metric, metric)
+    arm: str
+    why: str
+    attempt: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said: `use` is the arm recommended, or None; `tied` could not be told from it."""
+    """What may be said. ``use`` is the arm recommended, or None; ``tied`` could not be told from it.
+
+    ``nearest`` is, where none is recommended, the one that comes nearest. ``front`` holds the arms that none dominates
+    with confidence, ``dominated`` says of the others that were fit which one does. ``reserve`` are the faults that the
+    recommended one has all the same.
+    """
 
     use: str | None
     headline: str
     because: str
-    sure: tuple[str, ...]
-    not_claimed: tuple[str, ...]
-    tied: tuple[str, ...]
-    others: tuple[tuple[str, str], ...]
-    decided_by: str | None
+    sure: tuple[str, ...] = ()
+    not_claimed: tuple[str, ...] = ()
+    would_change: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    reserve: tuple[Refused, ...] = ()
+    runner_up: str | None = None
+    nearest: str | None = None
+    axes: Axes | None = None
+    front: tuple[str, ...] = ()
+    dominated: Mapping[str, str] = field(default_factory=dict)
+    weight: float = 0.5
 
     @property
     def sentence(self) -> str:
@@ -65,280 +74,283 @@ class Verdict:
         return f"{self.headline} {self.because}".strip()
 
 
-def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, metrics: Metrics) -> Verdict:
-    """The verdict over every arm of `efforts` that was scored.
+def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, weight: float = 0.5) -> Verdict:
+    """The verdict over every arm of ``efforts`` that was scored.
 
     Args:
         scores: None where nothing was scored.
         efforts: for each arm with a LoRA, what it cost.
-        metrics: which metrics decide.
+        weight: what the concept counts against the rest of the prompt, 0 to 1.
     Returns:
-        Sentences that claim no more than the differences in `scores` do.
+        Sentences that claim no more than the differences in ``scores`` do.
     """
-    decisive = None if scores is None else _decisive(scores, efforts, metrics)
-    if scores is None or decisive is None:
-        return _nothing("Nothing was scored against no LoRA, so no LoRA can be named.", tuple(efforts))
-    against = scores.against_base
-    learned = [arm for arm in efforts if _word(against, arm, decisive) == "better"]
-    fit = [arm for arm in learned if _word(against, arm, metrics.guard) != "worse"]
-    others = tuple((arm, _why_not(scores, arm, decisive, metrics)) for arm in efforts if arm not in fit)
+    axes = None if scores is None else axes_of(scores, efforts)
+    if scores is None or axes is None:
+        why = tuple(Refused(arm, "not measured.") for arm in efforts)
+        sentence = "Nothing was scored against no LoRA, so no LoRA can be named."
+        return Verdict(None, sentence, "", not_claimed=(caveats.ONE_SAMPLE,), refused=why, weight=weight)
+    faults = {arm: broken(scores, arm, axes) for arm in efforts}
+    fit = _fittest(faults)
     if not fit:
-        return _none_fit(scores, learned, others, decisive=decisive, metrics=metrics)
-    best = _leader(scores, fit, decisive)
-    tied = [arm for arm in fit if arm == best or _ties(scores, arm, best, fit, decisive)]
-    use = min(tied, key=lambda arm: (*_cost(efforts[arm]), -_signed_mean(scores, arm, decisive), arm))
-    rivals = tuple(arm for arm in fit if arm != use)
-    equal = tuple(arm for arm in rivals if _word_of_pair(scores, use, arm, decisive) in SAME)
-    beaten = tuple((arm, _beaten(scores, use, arm, decisive, metrics)) for arm in rivals if arm not in equal)
+        return _none_fit(scores, faults, efforts, axes, weight)
+    kept, dominated = front(scores, fit, axes)
+    weighed = weigh(scores, kept, axes, weight=weight)
+    use = min(weighed.tied, key=lambda arm: (*_cost(efforts[arm]), -weighed.values[arm], arm))
+    tied = tuple(arm for arm in weighed.tied if arm != use)
     return Verdict(
         use=use,
-        headline=f"Use {use}.",
-        because=_because(use, equal, efforts),
-        sure=_sure(scores, use, decisive, metrics),
-        not_claimed=_not_claimed(scores, use, equal, decisive, metrics, candidates=len(efforts)),
-        tied=equal,
-        others=beaten + others,
-        decided_by=decisive,
+        headline=f"Use {called(use, efforts)}.",
+        because=_because(scores, use, tied, efforts, axes, faults),
+        sure=(
+            *caveats.confirmed(scores, use, axes),
+            *_sure(scores, use, axes),
+            *caveats.seeds(scores, efforts[use], axes),
+        ),
+        not_claimed=_not_claimed(scores, use, tied, efforts, axes),
+        would_change=_would_change(scores, use, kept, efforts, axes, weight),
+        tied=tied,
+        refused=_refused(scores, use, faults, fit, dominated, weighed, axes),
+        reserve=tuple(_fault(scores, use, gate) for gate in faults[use]),
+        runner_up=_runner_up(use, weighed, dominated),
+        axes=axes,
+        front=kept,
+        dominated=dominated,
+        weight=weight,
     )
 
 
-def disagreement(scores: Scores, arms: Sequence[str], *, metrics: Metrics) -> str | None:
-    """A sentence where the literal prompt would have named another arm than the describing words; else None."""
-    describing = metrics.concept[-1]
-    best = {}
-    for metric in (metrics.literal, describing):
-        measured = [arm for arm in arms if metric in scores.arms.get(arm, {})]
-        if not measured:
-            return None
-        best[metric] = _leader(scores, measured, metric)
-    if best[metrics.literal] == best[describing]:
-        return None
-    return (
-        f"By {metrics.name(metrics.literal)} {best[metrics.literal]} has the highest mean, by "
-        f"{metrics.name(describing)} {best[describing]}. CLIP never learned the trigger word; where the two disagree, "
-        "the literal prompt is the one to doubt."
-    )
+def called(arm: str, efforts: Mapping[str, Effort]) -> str:
+    """What an arm is called in a sentence."""
+    return (efforts[arm].called if arm in efforts else "") or arm
 
 
-def signed(value: float) -> str:
-    """A difference with its sign: +0.012, −0.004, 0.000."""
-    text = f"{value:+.3f}"
-    return "0.000" if text[1:] == "0.000" else text.replace("-", "−")
+def _fittest(faults: Mapping[str, Sequence[Broken]]) -> list[str]:
+    """The arms that nothing rules out; of these those that fail the fewest of the limits that only count against."""
+    left = [arm for arm, of in faults.items() if not any(gate.rules_out for gate in of)]
+    fewest = min((len(faults[arm]) for arm in left), default=0)
+    return [arm for arm in left if len(faults[arm]) == fewest]
 
 
-def plain(value: float) -> str:
-    """A score: three decimals and a true minus sign."""
-    return f"{value:.3f}".replace("-", "−")
-
-
-def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """An interval in words; says so where there is none."""
-    if low is None or high is None:
-        return "no interval: one prompt has no spread"
-    write = signed if sign else plain
-    return f"{write(low)} to {write(high)}"
-
-
-def adjusted_p(difference: Difference) -> float | None:
-    """The p that the word goes by."""
-    return next((p for p in (difference.p_holm, difference.p_bh, difference.p) if p is not None), None)
-
-
-def told(difference: Difference) -> str:
-    """A difference, its 95 % interval and its p in one phrase."""
-    p = adjusted_p(difference)
-    adjusted = " after Holm" if difference.p_holm is not None else ""
-    if difference.p_holm is None and difference.p_bh is not None:
-        adjusted = " after Benjamini–Hochberg, exploratory"
-    tail = "" if p is None else f", p {_p(p)}{adjusted}"
-    return f"{signed(difference.diff)}, 95 % interval {interval(difference.low, difference.high, sign=True)}{tail}"
-
-
-def counted(score: Score) -> str:
-    """n: prompts × pictures of each, or both counts where the seeds are uneven."""
-    if score.n_prompts and score.n_images % score.n_prompts == 0:
-        return f"{score.n_prompts} prompts × {score.n_images // score.n_prompts} seeds"
-    return f"{score.n_prompts} prompts, {score.n_images} pictures"
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _decisive(scores: Scores, efforts: Mapping[str, Effort], metrics: Metrics) -> str | None:
-    for metric in metrics.concept:
-        if any(metric in scores.against_base.get(arm, {}) for arm in efforts):
-            return metric
-    return None
-
-
-def _word(table: Mapping[str, Mapping[str, Difference]], arm: str, metric: str) -> str:
-    difference = table.get(arm, {}).get(metric)
-    return "not measured" if difference is None else difference.verdict
-
-
-def _pair(scores: Scores, first: str, second: str, metric: str) -> Difference | None:
-    """First minus second, whichever way round it was stored."""
-    direct = scores.pairs.get((first, second), {}).get(metric)
-    if direct is not None:
-        return direct
-    turned = scores.pairs.get((second, first), {}).get(metric)
-    if turned is None:
-        return None
-    words = {"better": "worse", "worse": "better"}
-    low = None if turned.high is None else -turned.high
-    high = None if turned.low is None else -turned.low
-    change = {"diff": -turned.diff, "low": low, "high": high, "verdict": words.get(turned.verdict, turned.verdict)}
-    return turned.model_copy(update=change)
-
-
-def _word_of_pair(scores: Scores, first: str, second: str, metric: str) -> str:
-    """The word for first against second; two that were never compared have not been told apart."""
-    difference = _pair(scores, first, second, metric)
-    return "not distinguishable" if difference is None else difference.verdict
-
-
-def _ties(scores: Scores, arm: str, best: str, fit: Sequence[str], metric: str) -> bool:
-    """Whether an arm cannot be told from the best, and nothing else is better than it either."""
-    told_apart = _word_of_pair(scores, best, arm, metric) not in SAME
-    return not told_apart and all(_word_of_pair(scores, arm, other, metric) != "worse" for other in fit if other != arm)
-
-
-def _signed_mean(scores: Scores, arm: str, metric: str) -> float:
-    """The mean, turned so that more is better."""
-    score = scores.arms.get(arm, {}).get(metric)
-    if score is None:
-        return -math.inf
-    return score.mean if scores.metrics[metric].higher_is_better else -score.mean
-
-
-def _leader(scores: Scores, arms: Sequence[str], metric: str) -> str:
-    return min(arms, key=lambda arm: (-_signed_mean(scores, arm, metric), arm))
-
-
-def _cost(effort: Effort) -> tuple[float, float]:
+def _cost(effort: Effort) -> tuple[float, float, float]:
     return (
         math.inf if effort.steps is None else effort.steps,
+        effort.strength,
         math.inf if effort.rank is None else effort.rank,
     )
 
 
-def _listed(arms: Sequence[str]) -> str:
-    return arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
+def _because(
+    scores: Scores,
+    use: str,
+    tied: Sequence[str],
+    efforts: Mapping[str, Effort],
+    axes: Axes,
+    faults: Mapping[str, Sequence[Broken]],
+) -> str:
+    said = []
+    if faults[use]:
+        worst = [remedy(gate.metric, gate.kind).fault for gate in faults[use]]
+        others = ": no LoRA here keeps every limit" if len(faults) > 1 else ""
+        said.append(f"But know that it {listed(list(dict.fromkeys(worst)))}{others}.")
+    if tied:
+        are = "is" if len(tied) == 1 else "are"
+        some = listed([called(arm, efforts) for arm in tied]) if len(tied) <= 4 else f"{len(tied)} others"
+        said.append(f"{capital(some)} {are} not distinguishable from it; {_reason(use, tied, efforts)}.")
+    return " ".join(said)
 
 
-def _because(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
-    if not equal:
-        return ""
-    are = "is" if len(equal) == 1 else "are"
-    return f"{_listed(equal)} {are} not distinguishable from {use}; {_reason(use, equal, efforts)}."
-
-
-def _reason(use: str, equal: Sequence[str], efforts: Mapping[str, Effort]) -> str:
+def _reason(use: str, tied: Sequence[str], efforts: Mapping[str, Effort]) -> str:
     """Why this one of several that cannot be told apart; only what the numbers bear out."""
-    mine, theirs = _cost(efforts[use]), [_cost(efforts[arm]) for arm in equal]
+    mine, theirs = _cost(efforts[use]), [_cost(efforts[arm]) for arm in tied]
     if any(math.isinf(number) for cost in (mine, *theirs) for number in cost) or mine in theirs:
         return "nothing tells them apart, and one had to be named"
-    if all(mine[0] < steps for steps, _ in theirs):
-        return f"{use} took fewer steps" if len(equal) == 1 else f"{use} took the fewest steps"
-    if all(mine[0] == steps for steps, _ in theirs):
-        return f"{use} has the smaller rank" if len(equal) == 1 else f"{use} has the smallest rank"
-    return f"none took fewer steps, and of those with as few {use} has the smallest rank"
+    for at, words in enumerate(CHEAPER):
+        if all(mine[at] < cost[at] for cost in theirs):
+            return f"it {words[len(tied) > 1]}"
+        if any(mine[at] != cost[at] for cost in theirs):
+            break
+    return "none took fewer steps, and of those with as few none has a lower strength or, at the same, a smaller rank"
 
 
-def _sure(scores: Scores, use: str, decisive: str, metrics: Metrics) -> tuple[str, ...]:
-    score, gain = scores.arms.get(use, {}).get(decisive), scores.against_base[use][decisive]
+def _sure(scores: Scores, use: str, axes: Axes) -> tuple[str, ...]:
+    score, gain = scores.arms.get(use, {}).get(axes.concept), scores.against_base[use][axes.concept]
     sentences = []
     if score is not None:
+        explored = " It is a find of the sweep: an exploratory one." if gain.family == "exploratory" else ""
         sentences.append(
-            f"On {metrics.name(decisive)} {use} scores {plain(score.mean)} (95 % interval "
-            f"{interval(score.low, score.high)}; {counted(score)}): {gain.verdict} than no LoRA ({told(gain)})."
+            f"{capital(name_of(axes.concept))}: {plain(score.mean)} (95 % interval {interval(score.low, score.high)}; "
+            f"{counted(score)}), {gain.verdict} than no LoRA ({told(gain)}).{explored}"
         )
-    guard = scores.against_base.get(use, {}).get(metrics.guard)
-    if guard is None:
-        sentences.append(
-            f"Not measured: {metrics.name(metrics.guard)}. A LoRA that paints over the rest of the prompt would pass."
-        )
-    else:
-        sentences.append(
-            f"On {metrics.name(metrics.guard)} it is {_beside(guard)} no LoRA ({told(guard)}{_unseen(guard)})."
-        )
+    sentences.append(_rest_of(scores, use, axes))
     for metric, change in sorted(scores.against_base.get(use, {}).items()):
-        if change.verdict == "worse" and metric not in (decisive, metrics.guard, metrics.literal):
-            sentences.append(f"But on {metrics.name(metric)} it is worse than no LoRA ({told(change)}).")
+        if change.verdict == "worse" and metric not in (*axes.both, "T0"):
+            sentences.append(f"But on {name_of(metric)} it is worse than no LoRA ({told(change)}).")
+    doubtful = [
+        name_of(metric)
+        for metric, of in scores.gates.get(use, {}).items()
+        if any(kept.word == "not shown" for kept in of.values()) and metric != axes.rest
+    ]
+    if doubtful:
+        sentences.append(f"Neither kept nor broken for sure: the limits on {listed(doubtful)}.")
     return tuple(sentences)
 
 
-def _unseen(difference: Difference) -> str:
-    """What a "not distinguishable" could have overlooked."""
-    if difference.verdict != "not distinguishable":
-        return ""
-    if difference.mde is None:
-        return "; with so few prompts no difference, however large, could have been found"
-    asked = (
-        "" if difference.needs_prompts is None else f", one like this would need n = {difference.needs_prompts} prompts"
-    )
-    return f"; a true difference under {plain(difference.mde)} would often be missed{asked}"
-
-
-def _beside(difference: Difference) -> str:
-    """The word with its preposition."""
-    joined = {"not distinguishable": "not distinguishable from", "equivalent": "equivalent to"}
-    return joined.get(difference.verdict, f"{difference.verdict} than")
+def _rest_of(scores: Scores, use: str, axes: Axes) -> str:
+    loss = None if axes.rest is None else scores.against_base.get(use, {}).get(axes.rest)
+    if axes.rest is None or loss is None:
+        return "Not measured: the rest of the prompt. A LoRA that paints over it would pass."
+    kept = scores.gates.get(use, {}).get(axes.rest, {}).get("not_worse")
+    said = f"{capital(name_of(axes.rest))}: {beside(loss.verdict)} no LoRA ({told(loss)}{unseen(loss)})"
+    if kept is None or kept.margin is None:
+        return f"{said}."
+    if kept.word == "passed":
+        return f"{said}; shown to lose less than {kept.margin:g}."
+    return f"{said}; not shown to lose less than {kept.margin:g}, which takes more prompts."
 
 
 def _not_claimed(
-    scores: Scores, use: str, equal: Sequence[str], decisive: str, metrics: Metrics, *, candidates: int
+    scores: Scores, use: str, tied: Sequence[str], efforts: Mapping[str, Effort], axes: Axes
 ) -> tuple[str, ...]:
     sentences = []
-    for arm in equal:
-        pair = _pair(scores, use, arm, decisive)
-        numbers = "they were not compared" if pair is None else f"{told(pair)}{_unseen(pair)}"
-        word = _word_of_pair(scores, use, arm, decisive)
-        sentences.append(f"That {use} is better than {arm} on {metrics.name(decisive)}: {word} ({numbers}).")
-    if candidates > 1:
+    for arm in tied[:4]:
+        found = pair(scores, use, arm, axes.concept)
+        numbers = "they were not compared" if found is None else f"{told(found)}{unseen(found)}"
+        said = word_of_pair(scores, use, arm, axes.concept)
+        sentences.append(f"That {use} is better than {arm} on {name_of(axes.concept)}: {said} ({numbers}).")
+    if len(tied) > 4:
+        sentences.append(f"That {use} is better than any of {len(tied) - 4} others that tie with it.")
+    sentences += caveats.selected(scores, use, axes, candidates=len(efforts))
+    if not caveats.seeds(scores, efforts[use], axes):
+        sentences.append(caveats.ONE_SAMPLE)
+    if not caveats.calibrated(scores):
+        sentences.append(caveats.UNCALIBRATED)
+    return tuple(sentences)
+
+
+def _would_change(
+    scores: Scores, use: str, kept: Sequence[str], efforts: Mapping[str, Effort], axes: Axes, weight: float
+) -> tuple[str, ...]:
+    """What could turn the verdict: another weight, more prompts, confirmation, people."""
+    sentences = []
+    for other, what in ((1.0, "only the concept counted"), (0.0, "only the rest of the prompt counted")):
+        if axes.rest is not None and weight != other and len(kept) > 1:
+            weighed = weigh(scores, kept, axes, weight=other)
+            if use not in weighed.tied:
+                sentences.append(f"If {what} (weight = {other:g}), it would be {called(weighed.best, efforts)}.")
+    others = [arm for arm in kept if arm != use]
+    found = {arm: pair(scores, use, arm, axes.concept) for arm in others}
+    lacking = {arm: of for arm, of in found.items() if of is not None and of.verdict in SAME and of.needs_prompts}
+    if lacking:
+        arm = min(lacking, key=lambda arm: (lacking[arm].needs_prompts or 0, arm))
+        of = lacking[arm]
+        have = scores.arms[use][axes.concept].n_prompts
         sentences.append(
-            f"That these scores will repeat: {use} was picked among {candidates} on the same pictures that score it, "
-            "and the best of several looks better than it is. New prompts would tell."
+            f"More prompts: a difference like that to {called(arm, efforts)} ({told(of)}) would need "
+            f"n = {of.needs_prompts} prompts to be found, there were {have}."
         )
-    return (*sentences, ONE_SAMPLE, UNCALIBRATED)
+    if scores.confirmed is None or use not in scores.confirmed.arms:
+        names = ",".join([use, *others[:1]])
+        sentences.append(
+            f"Prompts that had no say in the choice: vez sample --profile confirm --arms {names}, then vez score."
+        )
+    sentences.append("People: vez judge asks which of two pictures is the better one, without saying whose they are.")
+    return tuple(sentences)
 
 
-def _why_not(scores: Scores, arm: str, decisive: str, metrics: Metrics) -> str:
-    gain = scores.against_base.get(arm, {}).get(decisive)
+def _runner_up(use: str, weighed: Weighed, dominated: Mapping[str, str]) -> str | None:
+    rest = [arm for arm in (*weighed.tied, *weighed.lower) if arm != use]
+    if rest:
+        return min(rest, key=lambda arm: (-weighed.values[arm], arm))
+    return next(iter(dominated), None)
+
+
+def _refused(
+    scores: Scores,
+    use: str,
+    faults: Mapping[str, Sequence[Broken]],
+    fit: Sequence[str],
+    dominated: Mapping[str, str],
+    weighed: Weighed,
+    axes: Axes,
+) -> tuple[Refused, ...]:
+    found = []
+    for arm, of in faults.items():
+        if arm in dominated:
+            found.append(Refused(arm, _beaten(scores, arm, dominated[arm], axes)))
+        elif arm in weighed.lower:
+            best = weighed.best
+            found.append(Refused(arm, f"on the front, but worse than {best} by the weight that was set."))
+        elif arm not in fit:
+            found.append(_fault(scores, arm, of[0], more=of[1:], axes=axes))
+    return tuple(found)
+
+
+def _beaten(scores: Scores, arm: str, by: str, axes: Axes) -> str:
+    said = []
+    for metric in axes.both:
+        found = pair(scores, arm, by, metric)
+        if found is not None and found.verdict == "worse":
+            said.append(f"worse than {by} on {name_of(metric)} ({told(found)})")
+    no_better = " and no better on the other" if len(said) == 1 and axes.rest is not None else ""
+    return f"{' and '.join(said)}{no_better}."
+
+
+def _fault(scores: Scores, arm: str, gate: Broken, *, more: Sequence[Broken] = (), axes: Axes | None = None) -> Refused:
+    """Why an arm fails a gate, in numbers, and what to try."""
+    of = remedy(gate.metric, gate.kind)
+    gain = scores.against_base.get(arm, {}).get(gate.metric)
+    if gate.kind == "learned":
+        if gain is None:
+            return Refused(arm, f"not measured on {name_of(gate.metric)}.")
+        why = f"{beside(gain.verdict)} no LoRA on {name_of(gate.metric)} ({told(gain)}{unseen(gain)})."
+        return Refused(arm, why, of.attempt)
+    learned = "learned the concept, but " if axes is not None else ""
+    also = [remedy(other.metric, other.kind).fault for other in more]
+    tail = f" It also {listed(list(dict.fromkeys(also)))}." if also else ""
+    return Refused(arm, f"{learned}{of.fault} ({_numbers(scores, arm, gate, gain)}).{tail}", of.attempt)
+
+
+def _numbers(scores: Scores, arm: str, gate: Broken, gain: Difference | None) -> str:
+    name, kept = name_of(gate.metric), gate.kept
+    score: Score | None = scores.arms.get(arm, {}).get(gate.metric)
+    if kept is not None and kept.limit is not None and score is not None:
+        calibrated = "" if kept.calibrated else ", uncalibrated"
+        side = "at least" if kept.keep == "above" else "at most"
+        spread = interval(score.low, score.high)
+        limit = f"the limit is {side} {plain(kept.limit)}{calibrated}"
+        return f"{name} {plain(score.mean)}, 95 % interval {spread}; {limit}"
     if gain is None:
-        return f"not measured on {metrics.name(decisive)}."
-    if gain.verdict == "better":
-        harm = scores.against_base[arm][metrics.guard]
-        return f"learned the concept, but is worse on {metrics.name(metrics.guard)} ({told(harm)})."
-    return f"{_beside(gain)} no LoRA on {metrics.name(decisive)} ({told(gain)}{_unseen(gain)})."
-
-
-def _beaten(scores: Scores, use: str, arm: str, decisive: str, metrics: Metrics) -> str:
-    pair = _pair(scores, arm, use, decisive)
-    numbers = "" if pair is None else f" ({told(pair)})"
-    word = _word_of_pair(scores, arm, use, decisive)
-    return f"{word} than {use} on {metrics.name(decisive)}{numbers}."
-
-
-def _nothing(sentence: str, arms: tuple[str, ...]) -> Verdict:
-    return Verdict(None, sentence, "", (), (ONE_SAMPLE,), (), tuple((arm, "not measured.") for arm in arms), None)
+        return name
+    return f"{gain.verdict} than no LoRA on {name}: {told(gain)}"
 
 
 def _none_fit(
-    scores: Scores, learned: Sequence[str], others: tuple[tuple[str, str], ...], *, decisive: str, metrics: Metrics
+    scores: Scores, faults: Mapping[str, Sequence[Broken]], efforts: Mapping[str, Effort], axes: Axes, weight: float
 ) -> Verdict:
+    learned = [arm for arm, of in faults.items() if not any(gate.kind == "learned" for gate in of)]
+    nearest = None
     if learned:
-        best, guard = _leader(scores, learned, decisive), metrics.name(metrics.guard)
-        because = f"Whichever learned the concept is worse on {guard}."
-        sure = (f"If the concept matters more than the rest of the prompt, {best} has the highest mean.",)
+        nearest = weigh(scores, learned, axes, weight=weight).best
+        worst = {arm: remedy(faults[arm][0].metric, faults[arm][0].kind).fault for arm in learned}
+        because = f"Whichever learned the concept {' or '.join(dict.fromkeys(worst.values()))}."
+        sure: tuple[str, ...] = (f"{capital(called(nearest, efforts))} comes nearest: it {worst[nearest]}.",)
     else:
-        because = f"None is better than no LoRA on {metrics.name(decisive)}."
+        because = f"None is better than no LoRA on {name_of(axes.concept)}."
         sure = ("That is no proof that nothing was learned: more prompts find smaller differences.",)
-        found = [of[decisive] for of in scores.against_base.values() if decisive in of]
+        found = [of[axes.concept] for of in scores.against_base.values() if axes.concept in of]
         if all(change.mde is None for change in found):
             sure = (
                 "With so few prompts no difference, however large, could have been found: add prompts, sample again.",
             )
-    headline = "No LoRA of this study can be recommended."
-    return Verdict(None, headline, because, sure, (ONE_SAMPLE, UNCALIBRATED), (), others, decisive)
+    claims = (caveats.ONE_SAMPLE,) if caveats.calibrated(scores) else (caveats.ONE_SAMPLE, caveats.UNCALIBRATED)
+    return Verdict(
+        None,
+        "No LoRA of this study can be recommended.",
+        because,
+        sure,
+        claims,
+        refused=tuple(_fault(scores, arm, of[0], more=of[1:], axes=axes) for arm, of in faults.items()),
+        nearest=nearest,
+        axes=axes,
+        weight=weight,
+    )
