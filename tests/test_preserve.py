@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from small import TRIGGER, make_dataset
 from test_samples import RICH, losses, with_masks
@@ -14,12 +15,14 @@ from vez import base as bases
 from vez.base import Base, encode_images
 from vez.config import Variant
 from vez.dataset import Dataset
-from vez.denoise import FixedNoise, predictions
+from vez.denoise import Batch, FixedNoise, predictions
 from vez.errors import ConfigError
 from vez.events import Event, Step
 from vez.interop import load_kohya
 from vez.lora import LoraSpec, attach
-from vez.preserve import Preserved, uncalled
+from vez.preserve import EMPTY, Preserved, uncalled
+from vez.rewording import drawn_wording
+from vez.tape import dice
 from vez.train import train
 
 NOUN = "costume"
@@ -143,9 +146,7 @@ def apart(base: Base, dataset: Dataset, lora_file: Path, caption: str) -> float:
     return total / len(dataset.held_out)
 
 
-def _batch(fixed: FixedNoise, tokens: torch.Tensor) -> Any:
-    from vez.denoise import Batch
-
+def _batch(fixed: FixedNoise, tokens: torch.Tensor) -> Batch:
     return Batch(fixed.latents, fixed.noise, fixed.timesteps, tokens)
 
 
@@ -173,10 +174,46 @@ def test_every_family_preserves(kind: str, family_folders: dict[str, Path], tmp_
     assert first == pytest.approx(0, abs=1e-8) and all(drift is not None and drift > 0 for drift in later)
 
 
-def test_of_captions_with_alternatives_the_first_is_held(random_base: Base, tiny_dataset: Dataset) -> None:
-    rows = [replace(row, caption="{zolka|a coat}, snow") for row in tiny_dataset.train]
-    held = Preserved.of(random_base, rows, [variant(wildcards=True, preserve=1.0)], trigger=TRIGGER, noun=NOUN)
-    assert torch.equal(held.words.tokens[0], bases.tokenize(random_base, ["costume, snow"])[0])
+CHOICE = "{zolka|a coat}, {snow|rain|a {red| green} hat}\nzolka, a doll"
+
+
+@pytest.mark.parametrize("lr_text", [0.0, 5e-4], ids=["frozen", "trained"])
+def test_the_drawn_wording_is_held(lr_text: float, random_base: Base, tiny_dataset: Dataset) -> None:
+    """As if each sample's row had the caption that it drew."""
+    by_wording = {drawn_wording(CHOICE, seed=seed): seed for seed in range(40)}
+    told = list(by_wording)[:4]
+    seeds = np.array([by_wording[text] for text in told], dtype=np.uint64)
+    assert any(dice(int(seed), "preserve").random() >= EMPTY for seed in seeds)
+    plain, draws = variant(preserve=1.0, lr_text=lr_text), variant(preserve=1.0, lr_text=lr_text, wildcards=True)
+    rows = [
+        [replace(row, caption=text) for row, text in zip(tiny_dataset.train, of, strict=False)]
+        for of in (told, [CHOICE] * 4)
+    ]
+    words: dict[str, Any] = {"trigger": TRIGGER, "noun": NOUN}
+    one = Preserved.of(random_base, rows[0], [plain], **words)
+    other = Preserved.of(random_base, rows[1], [draws], **words)
+    mixed = Preserved.of(random_base, rows[1], [draws, plain], **words)
+    raw = Preserved.of(random_base, rows[1], [plain], **words)
+    apart, plain_apart, raw_apart = (distances(random_base, held, seeds) for held in (other, one, raw))
+    torch.testing.assert_close(apart, plain_apart, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(apart, raw_apart, rtol=1e-3)
+    torch.testing.assert_close(
+        distances(random_base, mixed, seeds), torch.cat([apart, raw_apart]), rtol=1e-4, atol=1e-7, msg="in company"
+    )
+
+
+def distances(base: Base, held: Preserved, seeds: NDArray[np.uint64]) -> torch.Tensor:
+    """On four samples of the first four rows, for LoRAs of the same weights that do something."""
+    latents, noise = torch.randn(2, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    tokens = bases.tokenize(base, ["x"] * 4 * len(held.variants))
+    batch = Batch(latents, noise, torch.tensor([10, 300, 600, 900]), tokens, rows=(0, 1, 2, 3))
+    lora = attach(base, [LoraSpec(4, 4.0)] * len(held.variants), seed=0)
+    try:
+        width = lora.params.shape[1]
+        lora.params.data[:] = 0.2 * torch.randn(width, generator=torch.Generator().manual_seed(1))
+        return held.distances(lora, batch, seeds).detach()
+    finally:
+        lora.detach()
 
 
 def test_without_the_words_it_is_refused(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:

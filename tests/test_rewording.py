@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vez.config import Variant
-from vez.rewording import first_wording, may_lose, may_move, reworded, rewords
+from vez.rewording import MOST_WORDINGS, first_wording, may_lose, may_move, reworded, rewords, wordings
 
 
 def variant(**values: Any) -> Variant:
@@ -81,6 +81,31 @@ def test_a_draw_moves_no_other() -> None:
 def test_the_first_wording() -> None:
     assert first_wording("zolka, {a| {b|c} } hat\nother") == "zolka, a hat"
     assert first_wording("{{a|b}}") == "{a|b}"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["plain", "a {red|green|blue} hat", "a { {dark|light} red|blue} {b|c}", "one\ntwo {a|b}\n{|three}", "{a|a}"],
+)
+def test_all_that_may_be_drawn_is_known(caption: str) -> None:
+    found = wordings(caption)
+    assert set(found) == {reworded(caption, DRAWS, seed=seed) for seed in range(300)}
+    assert len(set(found)) == len(found) and found[0] == first_wording(caption)
+
+
+def test_of_too_many_wordings_each_alternative_is_known() -> None:
+    caption = "{a|bb|ccc}" * 20
+    found = wordings(caption)
+    assert len(found) <= MOST_WORDINGS and {"a" * 20, "bb" * 20, "ccc" * 20} <= set(found)
+    assert len(wordings("{a|a}" * 40)) == 1, "and it takes no time"
+
+
+def test_what_a_wording_may_lose() -> None:
+    loses = variant(wildcards=True, tag_dropout=0.1, keep_tokens=1)
+    assert may_lose("{a photo, zolka|zolka}, snow", loses, "zolka")
+    assert not may_lose("{zolka, a|zolka}, snow", loses, "zolka")
+    moves = variant(wildcards=True, shuffle_caption=True)
+    assert may_move("{a zolka|zolka, red} hat", moves, "zolka") and not may_move("{a zolka|zolka} hat", moves, "zolka")
 
 
 @given(st.text(alphabet="{}|a,\n ", max_size=40), st.integers(0, 2**64 - 1))

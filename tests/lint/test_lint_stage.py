@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 from planted import DEMO, TRIGGER, checks, config_of, drawn, frozen, good_scenes, linted, row_of, told
 
+from vez.config import Config, Study
 from vez.config import load as load_config
 from vez.dataset import Dataset
 from vez.demo.world.scene import WEATHERS, Scene
@@ -41,6 +42,26 @@ def good(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, clip: Clip) -
 def test_a_good_set_gives_no_error_and_no_warning(good: Lint) -> None:
     assert checks(good) == []
     assert checks(good, "info") == ["trigger-pieces"]
+
+
+def test_where_variants_draw_their_words_the_wordings_are_judged(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:
+    captions = [
+        f"{{{told(scene)}|a girl in a folk costume}}" if i == 4 else told(scene) for i, scene in enumerate(SCENES)
+    ]
+    dataset = of_scenes(tmp_path, SCENES, captions)
+    plain = config_of(tmp_path)
+
+    def drawing(**variant: object) -> Config:
+        study = {"steps": 100, "variant": {"a": {"dataset": "other"}, "b": {"wildcards": True, **variant}}}
+        return plain.model_copy(update={"study": {"s": Study.model_validate(study)}})
+
+    for config in (drawing(dataset="v1"), drawing(dataset="other", prior="v1")):
+        found = linted(config, dataset, tokens=tokens, clip=clip)
+        (missing,) = [f for f in found.findings if f.check == "trigger-missing"]
+        assert missing.file == "0004.jpg" and "(in 1 of 2 wordings)" in str(missing.value)
+        assert "{" not in "".join(str(f.value) for f in found.findings), "CLIP too reads a wording"
+    raw = linted(drawing(dataset="other"), dataset, tokens=tokens, clip=clip)
+    assert "trigger-missing" not in {f.check for f in raw.findings}
 
 
 def test_one_background_that_nobody_names_is_seen(tmp_path: Path, tokens: Tokens, clip: Clip) -> None:

@@ -13,6 +13,7 @@ from vez.images.findings import Finding
 from vez.lint import words
 from vez.lint.tokens import Tokens
 from vez.lint.words import Caption
+from vez.rewording import wordings
 
 P = Project.model_validate(PROJECT)
 GOOD = [
@@ -36,6 +37,51 @@ def remarks(texts: list[str], tokens: Tokens, **how: object) -> list[tuple[str, 
 
 def test_good_captions_give_nothing(tokens: Tokens) -> None:
     assert remarks(GOOD, tokens) == []
+
+
+def of_wordings(captions: list[str], tokens: Tokens, *, role: str = "concept") -> dict[str, list[str]]:
+    """What is found, by file, where samples draw their wording: check and value."""
+    told = [wordings(caption) for caption in captions]
+    given = [Caption(f"{i}", texts[0], i, wordings=texts) for i, texts in enumerate(told)]
+    by_file: dict[str, list[str]] = {}
+    for one in words.read(given, P, tokens, role=role):
+        if one.level != "info":
+            by_file.setdefault(one.file, []).append(f"{one.check}: {one.value}")
+    return by_file
+
+
+@pytest.mark.parametrize(
+    ("caption", "said"),
+    [
+        (f"{{{TRIGGER}|{TRIGGER}, a girl}} in a folk costume, {{snow|rain}}", None),
+        (f"{{{TRIGGER}|a girl}} in a folk costume", "trigger-missing: a girl in a folk costume (in 1 of 2 wordings)"),
+        (f"{TRIGGER}, a costume {{with a hat|with a hat with a hat}}", "caption-loop"),
+        (f"{TRIGGER}, a girl {{in a costume|standing}}\n{TRIGGER}, a costume", "noun-missing"),
+        (f"{TRIGGER}, a costume, {{snow|{'a red hat, ' * 30}}}, {{|at night in the snow}}", "caption-long: 137 tokens"),
+        (f"{{|{TRIGGER} costume}}", "trigger-missing"),
+        ("{|}", "caption-missing"),
+    ],
+)
+def test_each_wording_of_a_caption_is_judged(caption: str, said: str | None, tokens: Tokens) -> None:
+    found = of_wordings([caption, *GOOD], tokens).get("0", [])
+    if said is None:
+        assert not found
+    else:
+        assert [one.startswith(said) for one in found].count(True) == 1, found
+        if "wordings" not in said and not said.startswith(("noun", "caption-missing")):
+            assert any("(in 1 of 2 wordings)" in one or "(in 2 of 4 wordings)" in one for one in found), found
+    assert found or said is None
+
+
+def test_raw_braces_would_hide_what_is_missing(tokens: Tokens) -> None:
+    caption = f"{{{TRIGGER}|a girl}} in a folk costume"
+    assert remarks([caption, *GOOD], tokens) == []
+
+
+def test_an_alternative_is_not_fused(tokens: Tokens) -> None:
+    captions = [f"{TRIGGER} costume by a fence, {{red|green}} roof {i}" for i in range(12)]
+    said = [one for one in of_wordings(captions, tokens)["*"] if one.startswith("fused")]
+    assert any("fence" in one for one in said) and not any("red" in one.split() or "“red" in one for one in said)
 
 
 LONG = f"{TRIGGER}, a folk costume, " + "a red hat, " * 25 + "and zebra stripes"

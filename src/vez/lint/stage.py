@@ -24,6 +24,7 @@ from vez.lint.seen import Seen, see
 from vez.lint.tokens import Tokens
 from vez.lint.words import Caption
 from vez.metrics.embed import Clip, image_features
+from vez.rewording import wordings
 from vez.store import artifact_id, find, making
 
 __all__ = ["KIND", "VERSION", "Lint", "lint", "load"]
@@ -73,7 +74,9 @@ def lint(
             yield Stage("lint", len(dataset.rows), name)
             rows, provenance = dataset.rows, dataset.provenance
             source = sources.sources_of(rows, provenance)
-            found = words.read(_captions(rows, source), config.project, tokenizer, role=recipe.role)
+            captions = _captions(rows, source, drawn=_draws(config, name))
+            found = words.read(captions, config.project, tokenizer, role=recipe.role)
+            rows = tuple(replace(row, caption=said.text) for row, said in zip(rows, captions, strict=True))
             found += sources.set_findings(rows, provenance, project=config.project, role=recipe.role)
             found += sources.length(rows, config.study, name)
             found += _by_hand(dataset)
@@ -98,6 +101,7 @@ def _made_with(config: Config, name: str, clip: Clip | None, tokenizer: Tokens) 
     return {
         "project": config.project.model_dump(include={"trigger", "noun", "describes", "public", "tokens"}),
         "role": recipe.role,
+        **({"wildcards": True} if _draws(config, name) else {}),
         "same_scene": recipe.checks.same_scene,
         "waive": [waiver.model_dump(mode="json") for waiver in recipe.waive],
         "tokenizer": tokenizer.sha256,
@@ -111,10 +115,18 @@ def _made_with(config: Config, name: str, clip: Clip | None, tokenizer: Tokens) 
     }
 
 
-def _captions(rows: Sequence[Row], source: Sequence[int]) -> list[Caption]:
+def _draws(config: Config, name: str) -> bool:
+    """Whether any variant that is trained on the dataset, or beside it, draws its captions' wording."""
+    variants = [variant for study in config.study.values() for variant in study.variant.values()]
+    return any(variant.wildcards for variant in variants if name in (variant.dataset, variant.prior))
+
+
+def _captions(rows: Sequence[Row], source: Sequence[int], *, drawn: bool) -> list[Caption]:
+    """The captions; where their wording is drawn, with all that may be drawn, and the first as what is said."""
+    told = [wordings(row.caption) if drawn else (row.caption,) for row in rows]
     return [
-        Caption(row.source, row.caption, of, row.split == "train", row.crop)
-        for row, of in zip(rows, source, strict=True)
+        Caption(row.source, texts[0], of, row.split == "train", row.crop, texts if drawn else ())
+        for row, of, texts in zip(rows, source, told, strict=True)
     ]
 
 

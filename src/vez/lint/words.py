@@ -6,7 +6,7 @@ Pure functions from captions to findings; see `vez.lint.rules` for what each mea
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Final
@@ -36,7 +36,10 @@ STOP: Final = frozenset(_STOP.split())
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and whose it is. ``source`` is the same number for pictures of one source."""
+    """A caption and whose it is. ``source`` is the same number for pictures of one source.
+
+    Where samples draw their wording, ``wordings`` are all that they may draw, and ``text`` is the first.
+    """
 
     file: str
     text: str
@@ -44,6 +47,12 @@ class Caption:
     trained: bool = True
     """It stands in the training split."""
     crop: str = "full"
+    wordings: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What may be trained with it."""
+        return self.wordings or (self.text,)
 
 
 def trigger_pattern(trigger: str) -> re.Pattern[str]:
@@ -66,22 +75,45 @@ def plain(text: str, project: Project) -> str:
 
 def read(captions: Sequence[Caption], project: Project, tokens: Tokens, *, role: str) -> list[Finding]:
     """Everything that reading finds, about single captions and about all of them together."""
-    found = [_missing(caption) for caption in captions if not caption.text.strip()]
-    written = [caption for caption in captions if caption.text.strip()]
+    written = [caption for caption in captions if any(text.strip() for text in caption.texts)]
+    found = [_missing(caption) for caption in captions if not any(text.strip() for text in caption.texts)]
     pattern = trigger_pattern(project.trigger)
-    spans = tokens.spans([caption.text for caption in written])
-    for caption, places in zip(written, spans, strict=True):
-        found += _length(caption, places, project.tokens)
-        found += _loop(caption, pattern)
-        if role == "class":
-            found += _trigger_in_class(caption, project, pattern)
-        else:
-            found += _trigger(caption, project, pattern, places)
+    spans = iter(tokens.spans([text for caption in written for text in caption.texts]))
+    for caption in written:
+        each = [(replace(caption, text=text), next(spans)) for text in caption.texts]
+        found += _worst([list(_alone(one, places, project, pattern, role=role)) for one, places in each])
     found += _alike(written, pattern)
     found += _noun(written, project, tokens)
     if role != "class":
         found += [*trigger_itself(project, tokens), *fused(written, project)]
     return found
+
+
+def _alone(
+    caption: Caption, places: Sequence[tuple[int, int]], project: Project, pattern: re.Pattern[str], *, role: str
+) -> Iterator[Finding]:
+    """What is found in the caption's text by itself."""
+    yield from _length(caption, places, project.tokens)
+    yield from _loop(caption, pattern)
+    if role == "class":
+        yield from _trigger_in_class(caption, project, pattern)
+    else:
+        yield from _trigger(caption, project, pattern, places)
+
+
+def _worst(each: Sequence[Sequence[Finding]]) -> Iterator[Finding]:
+    """Of what is found in each wording of a caption, one finding of each check, which says how many wordings have it;
+    of those that are too long, about the longest."""
+    if len(each) == 1:
+        yield from each[0]
+        return
+    checks: dict[str, list[Finding]] = defaultdict(list)
+    for found in each:
+        for one in found:
+            checks[one.check].append(one)
+    for check, of in checks.items():
+        first = max(of, key=lambda one: int(str(one.value).split()[0])) if check == "caption-long" else of[0]
+        yield replace(first, value=f"{first.value} (in {len(of)} of {len(each)} wordings)")
 
 
 def _missing(caption: Caption) -> Finding:
@@ -186,7 +218,7 @@ def _noun(captions: Sequence[Caption], project: Project, tokens: Tokens) -> list
     pieces = {piece.lower() for piece in tokens.pieces(project.trigger)}
     if pieces & {*words_of(project.noun), *words_of(project.describes)}:
         return []
-    lacking = [c for c in captions if not any(_same_noun(kind, w) for w in words_of(c.text) for kind in kinds)]
+    lacking = [c for c in captions if not all(_names(text, kinds) for text in c.texts)]
     if not kinds or not lacking:
         return []
     if 2 * len(lacking) > len(captions) and len(lacking) > 1:
@@ -194,8 +226,8 @@ def _noun(captions: Sequence[Caption], project: Project, tokens: Tokens) -> list
     return [finding("noun-missing", c.file, _said(c), noun=project.noun) for c in lacking]
 
 
-def _same_noun(kind: str, word: str) -> bool:
-    return word in (kind, f"{kind}s", f"{kind}es")
+def _names(text: str, kinds: Sequence[str]) -> bool:
+    return any(word in (kind, f"{kind}s", f"{kind}es") for word in words_of(text) for kind in kinds)
 
 
 def trigger_itself(project: Project, tokens: Tokens) -> list[Finding]:
@@ -227,17 +259,18 @@ def fused(captions: Iterable[Caption], project: Project) -> list[Finding]:
     Noun, description and trigger are meant to be there; `STOP` words alone are nothing. Says how often the phrase comes
     with the trigger and without it: P(phrase | trigger).
     """
-    texts = [caption.text for caption in captions if caption.trained]
+    texts = [caption.texts for caption in captions if caption.trained]
     if len(texts) < FEW:
         return []
     pattern = trigger_pattern(project.trigger)
     exempt = STOP.union(words_of(project.noun), words_of(project.describes))
     held, alone = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     with_trigger = 0
-    for text in texts:
-        has = pattern.search(text) is not None
+    for of in texts:
+        has = all(pattern.search(text) for text in of)
         with_trigger += has
-        (held if has else alone).update(_phrases(text, pattern, exempt))
+        # what is only in some wordings is what varies
+        (held if has else alone).update(set.intersection(*(_phrases(text, pattern, exempt) for text in of)))
     most = {phrase: n for phrase in held | alone if (n := held[phrase] + alone[phrase]) > FUSED * len(texts)}
     found = []
     for phrase, n in sorted(most.items(), key=lambda item: (-item[1], item[0])):
