@@ -301,10 +301,10 @@ def _disk_bytes(
     for name, count in pictures.items():
         area = config.dataset[name].resolution ** 2
         turned = 2 if any(v.flip for v in study.variant.values() if name in (v.dataset, v.prior)) else 1
+        count *= config.dataset[name].random_crops
         latents += count * turned * 2 * 4 * FULL * area / FACTOR**2
         datasets += (count + config.dataset[name].held_out * len(config.dataset[name].crops)) * 3 * area
     return {
-        count *= config.dataset[name].random_crops
         "LoRAs": loras,
         "states": 2 * float(max(states)),
         "images": 3.0 * images * side**2,
