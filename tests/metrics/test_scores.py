@@ -1,7 +1,10 @@
 import json
+import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from vez.errors import StoreError
 from vez.events import Done, Event, Note, Stage
 from vez.metrics import embed
 from vez.metrics.definitions import METRICS, describing
-from vez.metrics.embed import Clip
+from vez.metrics.embed import Clip, Dino
 from vez.metrics.scores import reference_rows, score, settings_of
 from vez.store import making, open_artifact
 
@@ -33,7 +36,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("study") / "samples", "B")
 
 
-def draw(folder: Path, letter: str) -> Path:
+def draw(folder: Path, letter: str, controls: dict[str, Any] | None = None) -> Path:
     config = {"arms": {"base": None, "v1": {"lora": "0" * 64, "variant": "v1", "run": "v1-3", "seed": 3}}}
     rows = []
     with making(folder, kind="samples", parents={"base": "b"}, config=config, version=1) as made:
@@ -55,6 +58,8 @@ def draw(folder: Path, letter: str) -> Path:
                         rows.append(row | {"context": "hill", "seed": seed, "noise_seed": 7, "file": file})
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (made.path / "samples.jsonl").write_text(lines, encoding="utf-8")
+        if controls is not None:
+            (made.path / "controls.json").write_text(json.dumps(controls))
     return folder
 
 
@@ -98,8 +103,10 @@ def test_the_summary_holds_every_metric_once(scored: tuple[Path, list[Event]]) -
     names = {metric.name for metric in METRICS}
     assert set(summary["metrics"]) | set(summary["not_measured"]) == names
     assert not set(summary["metrics"]) & set(summary["not_measured"])
-    said = {event.text.split(" ")[0] for event in scored[1] if isinstance(event, Note)}
-    assert said == set(summary["not_measured"])
+    (also,) = (event.text for event in scored[1] if isinstance(event, Note) and event.text.startswith("also"))
+    said = {event.text.split(" ")[0] for event in scored[1] if isinstance(event, Note) and "it needs" in event.text}
+    said |= set(also.removeprefix("also not measured, and not needed for a verdict: ").split(" (")[0].split(", "))
+    assert said == set(summary["not_measured"]) and "similarity_clip" in said
     t1 = summary["arms"]["v1"]["T1"]
     assert (t1["n_prompts"], t1["n_images"]) == (3, 6) and t1["low"] < t1["mean"] < t1["high"]
     against = summary["against_base"]["v1"]["T1"]
@@ -180,3 +187,98 @@ def test_arms_of_one_setting_are_known_by_the_manifest() -> None:
     }
     # with one training seed arms are called after their variant; an older manifest holds a hash alone
     assert settings_of({"v1@400": record(0), "v2": "0" * 64}) == {"v1@400": ("v1@400", 0)}
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_bytes()))
+
+
+def test_a_tier_that_is_missing_is_named_with_what_it_needs(scored: tuple[Path, list[Event]], clip: Clip) -> None:
+    tiers = summary_of(scored[0])["tiers"]
+    assert tiers["clip"] == {"measured": True, "judges_likeness": True, "name": Path(clip.name).name,
+                             "sha256": clip.sha256}  # fmt: skip
+    for name in ("dino", "foreground", "lookalikes", "gallery"):
+        assert tiers[name]["measured"] is False and tiers[name]["needs"].startswith("needs ")
+    summary = summary_of(scored[0])
+    assert summary["reference"]["judge"] == "clip" and "similarity_clip" in summary["not_measured"]
+    # coloured noise is not alike, so there is no scale of likeness: T1 stands in for it
+    assert "similarity" in summary["not_measured"] and summary["metrics"]["T1"]["primary"]
+    assert summary["metrics"]["T2"] | {"definition": ""} == {
+        "definition": "", "family": "text", "higher_is_better": True, "primary": True, "margin": 0.0375, "gate": None,
+        "guard": True,
+    }  # fmt: skip
+
+
+def test_with_every_tier_more_is_measured_and_the_texts_are_scored_alike(
+    scored: tuple[Path, list[Event]], samples: Path, tiny_dataset: Dataset, clip: Clip, dino: Dino, tmp_path: Path
+) -> None:
+    gallery = []
+    for i in range(4):
+        blotch(9000 + i).save(tmp_path / f"{i}.png")
+        gallery.append(tmp_path / f"{i}.png")
+    project = PROJECT.model_copy(update={"lookalikes": ("blue coat", "red hat")})
+    into = tmp_path / "scores"
+    list(score(samples, {"v1": masked(tiny_dataset, tmp_path)}, project=project, clip=clip, dino=dino,
+               gallery=gallery, into=into, cache=tmp_path / "cache"))  # fmt: skip
+    rich, plain = summary_of(into), summary_of(scored[0])
+    assert all(of["measured"] for of in rich["tiers"].values()) and not rich["tiers"]["clip"]["judges_likeness"]
+    assert rich["reference"]["judge"] == "dino" and rich["tiers"]["dino"]["sha256"] == dino.sha256
+    more = {"T3", "told_apart", "gallery", "gallery_first"}
+    assert more <= set(rich["metrics"]) and not more & set(plain["metrics"])
+    for metric in ("T0", "T1", "T2", "unrelated", "flat"):
+        assert rich["arms"]["v1"][metric] == plain["arms"]["v1"][metric]
+    rows = (json.loads(line) for line in (into / "scores.jsonl").read_text(encoding="utf-8").splitlines())
+    (row,) = (r for r in rows if (r["metric"], r["arm"], r["prompt"], r["seed"]) == ("T3", "v1", "trigger1", 0))
+    image = embed.image_features(clip, [samples / "v1/trigger1-0.png"])[0]
+    own, *others = (
+        float(image @ embed.text_features(clip, [f"A photo depicts {words}, hill 1"])[0])
+        for words in ("red coat", "blue coat", "red hat")
+    )
+    assert row["value"] == pytest.approx(2.5 * (own - sum(others) / 2), abs=2e-5)
+    assert open_artifact(into).id != open_artifact(scored[0]).id
+    assert open_artifact(into).config["dino"] == dino.sha256
+
+
+def masked(dataset: Dataset, folder: Path) -> Dataset:
+    """The same dataset, each held-out picture with the left half for its subject."""
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 32))
+    mask.save(folder / "mask.png")
+    name = os.path.relpath(folder / "mask.png", dataset.path)
+    rows = tuple(replace(row, mask=name) for row in dataset.rows)
+    return Dataset(dataset.path, dataset.id, rows, (), (), dataset.config)
+
+
+def test_the_controls_come_with_every_score(scored: tuple[Path, list[Event]], samples: Path) -> None:
+    found = summary_of(scored[0])["controls"]
+    assert set(found) == {"strength_0", "held_out", "training_copies", "halves", "wrong_trigger"}
+    assert found["strength_0"] is None and found["wrong_trigger"] == {}  # these samples have neither
+    copies = found["training_copies"]["v1"]
+    assert copies["copying"] == 1 and copies["copies"] == 1 and copies["ok"]
+    assert set(found["halves"]["v1"]) == {"T1", "T2"} and found["halves"]["v1"]["T2"]["n_prompts"] == 3
+
+
+def test_what_sampling_found_at_strength_0_is_carried(
+    samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path: Path
+) -> None:
+    for name, level in (("fine", 1), ("moved", 7)):
+        folder = draw(tmp_path / name, "B", controls={"strength_0": {"v1": level}})
+        events = run(folder, {"v1": tiny_dataset}, clip, tmp_path / f"{name}-scores")
+        told = summary_of(tmp_path / f"{name}-scores")["controls"]["strength_0"]
+        assert told == {"levels": {"v1": level}, "ok": level == 1}
+        warned = any(
+            isinstance(e, Note) and "at strength 0 does not draw what the base draws" in e.text for e in events
+        )
+        assert warned is (level == 7)
+
+
+def test_the_nearest_neighbours_are_listed_by_file(
+    scored: tuple[Path, list[Event]], samples: Path, tiny_dataset: Dataset, clip: Clip
+) -> None:
+    rows = summary_of(scored[0])["nearest"]["v1"]
+    assert rows == sorted(rows, key=lambda row: -row["cosine"]) and len(rows) == 6
+    assert rows[0]["dataset"] == tiny_dataset.id
+    pair = [samples / rows[0]["file"], tiny_dataset.path / rows[0]["training"]]
+    one, other = embed.image_features(clip, pair)
+    assert rows[0]["cosine"] == pytest.approx(float(one @ other), abs=1e-5)
+    assert set(summary_of(scored[0])["colour"]["v1"]) == {"lightness", "a", "b", "chroma", "n_images"}

@@ -23,6 +23,9 @@ NEAR_1: Final = (0.5, 1.5)
 ALARM: Final = 0.5
 """Share of training pictures that, given as if they were drawn, have to raise the alarm for copies."""
 
+LAID_OVER: Final = 8
+"""Training pictures that are laid over themselves, as copies would be: each takes a while."""
+
 INNOCENT: Final = 0.25
 """Share of held-out pictures that may raise it: of few pictures one is much."""
 
@@ -81,26 +84,37 @@ def held_out(m: Material) -> dict[str, Any] | None:
 
 
 def training_copies(m: Material) -> dict[str, Any] | None:
-    """Arm → its training pictures as a generator: likeness about 1 **and** the alarm for copies."""
-    found = {}
+    """Arm → its training pictures as a generator: likeness about 1 **and** the alarm for copies.
+
+    Arms that learned from the same pictures are asked once.
+    """
+    found: dict[str, Any] = {}
+    known: dict[bytes, dict[str, Any] | None] = {}
     for arm, seen in m.judge.training.items():
-        alarms = _alarms(m, arm, seen)
-        if alarms is None:
-            continue
-        likeness = as_drawn(m, seen)
-        copies = None
-        if m.pixels is not None and m.pixels.training.get(arm):
-            greys = m.pixels.training[arm]
-            # the likeliest partner of a picture is itself
-            copies = float(np.mean(np.array(overlays(list(greys), greys, seen @ seen.T)) >= SAME))
-        ok = alarms["copying"] >= ALARM and (copies is None or copies >= ALARM)
-        found[arm] = {
-            "similarity": None if likeness is None else _mean(likeness),
-            "copying": alarms["copying"],
-            "copies": copies,
-            "ok": ok,
-        }
+        if seen.tobytes() not in known:
+            known[seen.tobytes()] = _copied(m, arm)
+        told = known[seen.tobytes()]
+        if told is not None:
+            found[arm] = told
     return found or None
+
+
+def _copied(m: Material, arm: str) -> dict[str, Any] | None:
+    seen = m.judge.training[arm]
+    alarms = _alarms(m, arm, seen)
+    if alarms is None:
+        return None
+    likeness, copies = as_drawn(m, seen), None
+    greys = () if m.pixels is None else m.pixels.training.get(arm, ())[:LAID_OVER]
+    if greys:
+        itself = np.ones((1, 1))
+        copies = float(np.mean([overlays([grey], (grey,), itself)[0] >= SAME for grey in greys]))
+    return {
+        "similarity": None if likeness is None else _mean(likeness),
+        "copying": alarms["copying"],
+        "copies": copies,
+        "ok": alarms["copying"] >= ALARM and (copies is None or copies >= ALARM),
+    }
 
 
 def halves(values: Mapping[str, Values], rules: Mapping[str, Rule]) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,9 @@ CONFIRMING: Final = "G"
 """The set of the suite whose prompts have no say in a choice, and confirm it (docs/evaluate.md)."""
 
 
+TELLING: Final = ("similarity", "T0", "T1", "T2", "leak", "copying", "drift")
+"""Metrics whose absence is worth a sentence of its own."""
+
 NEEDED: Final = {
     "dino": 'needs a DINOv2: dino = "facebook/dinov2-base", or a folder, in the study; until then CLIP judges likeness',
     "foreground": "needs a mask for each held-out picture: masks in the dataset",
@@ -89,9 +92,7 @@ def score(
             material = _looked(pictures, drawn, datasets, gallery, project=project, clip=clip, base=base, dino=dino,
                                cache=cache)  # fmt: skip
             values = measure(material)
-            for metric in METRICS:
-                if not values[metric.name]:
-                    yield Note(f"{metric.name} was not measured: it {metric.needs}")
+            yield from _unmeasured(values)
             rules = declared([name for name, of_arm in values.items() if of_arm])
             checked = controls(material, values, rules, strength_0=_strength_0(drawn_from["samples"]))
             for sentence in failed(checked):
@@ -146,6 +147,18 @@ def _summary(
 def _judge(clip: Clip) -> dict[str, Any]:
     # not clip.name: it may be a folder of this machine
     return {"clip": {"name": Path(clip.name).name, "sha256": clip.sha256, "published": clip.name == PUBLISHED}}
+
+
+def _unmeasured(values: Mapping[str, Values]) -> Iterator[Note]:
+    """What could not be measured: why, for what decides; the names of the rest."""
+    rest = []
+    for metric in METRICS:
+        if not values[metric.name] and metric.name in TELLING:
+            yield Note(f"{metric.name} was not measured: it {metric.needs}")
+        elif not values[metric.name]:
+            rest.append(metric.name)
+    if rest:
+        yield Note(f"also not measured, and not needed for a verdict: {', '.join(rest)} (summary.json says why)")
 
 
 def _recipe(project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[Path]) -> dict[str, Any]:
