@@ -42,7 +42,7 @@ def test_every_command_option_and_key_is_in_the_reference() -> None:
             assert field.description, f"{heading} {key} has no docstring"
 
 
-ABOUT_THE_CONCEPT = {"trigger", "noun", "describes", "kind", "public"}
+ABOUT_THE_CONCEPT = {"trigger", "noun", "describes", "lookalikes", "gallery", "kind", "public"}
 
 
 @pytest.mark.parametrize(

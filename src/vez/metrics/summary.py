@@ -185,10 +185,10 @@ def _settings(
             for other in names[i + 1 :]:
                 shared = [(cells, trained[other][s]) for s, cells in trained[one].items() if s in trained[other]]
                 _replicated(between, (metric, one, other), shared)
-    names = {settings[arm][0] for arm in explored if arm in settings}
+    aside = {settings[arm][0] for arm in explored if arm in settings}
     return {
-        "settings": _by_arm({(one, metric): told for (metric, one, _), told in _told(against, rules, names).items()}),
-        "setting_pairs": _by_pair(_told(between, rules, names)),
+        "settings": _by_arm({(one, metric): told for (metric, one, _), told in _told(against, rules, aside).items()}),
+        "setting_pairs": _by_pair(_told(between, rules, aside)),
     }
 
 
