@@ -32,6 +32,7 @@ from vez.sweep import Arm
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
 if TYPE_CHECKING:
     from vez.base import Base
+    from vez.metrics.embed import Dino
 
 __all__ = [
     "build_datasets",
@@ -61,6 +62,7 @@ def folder_of(config: Config, name: str) -> Path:
 
 def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     """The whole study; the last event is Done with its report. Raises what its stages raise."""
+    _others(config, name, device="cpu")  # what is missing to judge by is said before the work, not after it
     if not _is_trained(config, name):
         check_room(config, name, device=device)
     base: Base | None = _load_base(config, device, precision=config.study[name].precision)
@@ -254,14 +256,14 @@ def score_samples(
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
-    confirmed, dino = folder_of(config, name) / CONFIRMED, config.study[name].dino
+    confirmed, (dino, gallery) = folder_of(config, name) / CONFIRMED, _others(config, name, device=choose(device))
     yield from score(
         folder_of(config, name) / "samples",
         _datasets_of_arms(config, name, loaded),
         project=config.project,
         clip=embed.load(_clip_source(config, name), device=choose(device)),
-        dino=embed.load_dino(config.source(dino), device=choose(device)) if dino else None,
-        gallery=_gallery(config),
+        dino=dino,
+        gallery=gallery,
         into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
         confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
@@ -360,12 +362,18 @@ def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base
     )
 
 
-def _gallery(config: Config) -> list[Path]:
-    """The pictures of look-alikes, where the project has a folder of them. Raises DataError for one that is not."""
-    if config.project.gallery is None:
-        return []
-    folder = config.root / config.project.gallery
-    return [folder / file for file in read_sources(folder)]
+def _others(config: Config, name: str, *, device: str) -> "tuple[Dino | None, list[Path]]":
+    """Who judges besides CLIP, and the pictures of look-alikes, where there are any.
+
+    Raises BaseModelError or DataError for what is named and cannot be had.
+    """
+    source, folder = config.study[name].dino, config.project.gallery
+    gallery = [] if folder is None else [config.root / folder / file for file in read_sources(config.root / folder)]
+    if source is None:
+        return None, gallery
+    from vez.metrics.embed import load_dino
+
+    return load_dino(config.source(source), device=device), gallery
 
 
 def _clip_source(config: Config, name: str) -> str:
