@@ -69,7 +69,7 @@ def test_the_process_that_measures_is_another_one() -> None:
     ("change", "said"),
     [
         ({"base": "sd9"}, "no shape 'sd9'.*tiny"),
-        ({"dtype": "fp8"}, "dtype cannot be 'fp8'.*fp32 or bf16"),
+        ({"dtype": "fp8"}, "dtype cannot be 'fp8'.*fp32, bf16 or fp16"),
         ({"size": 100}, "size cannot be 100; take a multiple of 64"),
         ({"size": 1 << 20}, "size cannot be"),
         ({"batch": 0}, "batch cannot be 0"),

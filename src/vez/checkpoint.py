@@ -21,6 +21,7 @@ from vez.store import write_atomic
 _NAME = re.compile(r"state-(\d+)\.safetensors")
 _STOPPED = "stopped"  # in a state's header: why its variant learns no more
 _OPTIMIZER = "optimizer"  # there too: what a foreign optimizer remembers besides tensors
+_SCALE = "scale"  # there too, of a run in fp16: its loss scale
 
 
 def save(learner: Learner, folders: Sequence[Path], stopped: Mapping[int, str] | None = None) -> None:
@@ -36,7 +37,7 @@ def save(learner: Learner, folders: Sequence[Path], stopped: Mapping[int, str] |
             for key, pair in learner.lora.rows(values, v).items()
             for part, tensor in zip(("down", "up"), pair, strict=True)
         }
-        header = {_STOPPED: (stopped or {}).get(v, ""), _OPTIMIZER: text}
+        header = {_STOPPED: (stopped or {}).get(v, ""), _OPTIMIZER: text, _SCALE: learner.scale(v)}
         write_atomic(_file(folder, learner.steps), to_bytes(tensors, header))
     for folder in folders:
         for step in _steps(folder) - {learner.steps}:
@@ -59,8 +60,10 @@ def restore(learner: Learner, folders: Sequence[Path], *, step: int) -> None:
                     for key, pair in learner.lora.rows(values, v).items():
                         for part, tensor in zip(("down", "up"), pair, strict=True):
                             tensor.copy_(tensors[f"{buffer}.{part}/{key}"])
-            learner.load_extra(v, tensors, _header(file).get(_OPTIMIZER, ""), steps=step)
-        except (OSError, SafetensorError, KeyError, RuntimeError, TrainError) as error:
+            header = _header(file)
+            learner.load_extra(v, tensors, header.get(_OPTIMIZER, ""), steps=step)
+            learner.load_scale(v, header.get(_SCALE, ""))
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, TrainError) as error:
             raise TrainError(_unreadable(file, error)) from error
 
 

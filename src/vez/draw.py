@@ -47,6 +47,7 @@ class Brush:
     base: Base
     sampling: Sampling
     bf16: bool
+    fp16: bool = False
 
     @property
     def size(self) -> int:
@@ -78,6 +79,7 @@ class Brush:
             ),
             cfg=self.sampling.cfg,
             bf16=self.bf16,
+            fp16=self.fp16,
         )
         if not torch.isfinite(latents).all():
             raise LoraFileError(

@@ -33,24 +33,23 @@ class LoraProduct(torch.autograd.Function):
 
         ``mask`` (V, N, R) multiplies what is between them (dropout); None is all ones.
         """
-        down, up = down.to(x.dtype), up.to(x.dtype)
-        if pair.scale is not None:
-            up = up * pair.scale.to(x.dtype)
+        down, up = pair.cast(x.dtype)
         hidden = torch.bmm(x, down.mT)  # (V, N, R)
         if mask is not None:
             mask = mask.to(x.dtype)
             hidden = hidden * mask
         y = F.linear(x, weight, bias)  # (V, N, out)
         y.baddbmm_(hidden, up.mT)
-        ctx.save_for_backward(x, weight, down, up, hidden, mask)
+        ctx.save_for_backward(x, weight, hidden, mask)
         ctx.pair = pair
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of x; down's and up's are added to the pair's, in fp32 as the parameters are."""
-        x, weight, down, up, hidden, mask = ctx.saved_tensors
+        x, weight, hidden, mask = ctx.saved_tensors
         pair: Pair = ctx.pair
+        down, up = pair.cast(x.dtype)  # again: kept, they would all be there at once
         dy = grads[0]
         d_hidden = torch.bmm(dy, up)  # (V, N, R); up carries the scale
         if mask is not None:
@@ -84,17 +83,14 @@ class LoraConvolution(torch.autograd.Function):
         y = F.conv2d(x, conv.weight, conv.bias, *geometry)  # (V·B, out, h', w')
         adapting = [(v, rank) for v, rank in enumerate(pair.ranks or [down.shape[1]] * count) if rank]
         for v, rank in adapting:
-            d = down[v, :rank].to(x.dtype).view(rank, -1, *conv.kernel_size)
-            u = up[v, :, :rank].to(x.dtype)[..., None, None]
-            if pair.scale is not None:
-                u = u * pair.scale[v].to(x.dtype)[..., None, None]
+            d, u = pair.kernels(v, rank, conv.kernel_size, x.dtype)
             hidden = F.conv2d(x.chunk(count)[v], d, None, *geometry)  # (B, r, h', w')
             if mask is not None:
                 hidden = hidden * _as_image(mask[v, :, :rank], hidden)
             y.chunk(count)[v].add_(F.conv2d(hidden, u))
-            kept += [d, u, hidden]
+            kept.append(hidden)
         ctx.save_for_backward(mask, *kept)
-        ctx.pair, ctx.geometry, ctx.count, ctx.adapting = pair, geometry, count, adapting
+        ctx.pair, ctx.geometry, ctx.count, ctx.adapting, ctx.kernel = pair, geometry, count, adapting, conv.kernel_size
         return y
 
     @staticmethod
@@ -105,7 +101,8 @@ class LoraConvolution(torch.autograd.Function):
         dy, needs_dx = grads[0], ctx.needs_input_grad[0]
         dx = _gradients(dy, x, weight, ctx.geometry, (True, False))[0] if needs_dx else None
         for i, (v, rank) in enumerate(ctx.adapting):
-            d, u, hidden = kept[3 * i : 3 * i + 3]
+            d, u = pair.kernels(v, rank, ctx.kernel, x.dtype)
+            hidden = kept[i]
             d_hidden, d_up = _gradients(dy.chunk(ctx.count)[v], hidden, u, _PLAIN, (True, True))
             d_up = d_up.flatten(1).to(pair.up_grad.dtype)
             pair.up_grad[v, :, :rank].add_(d_up if pair.scale is None else d_up * pair.scale[v])
@@ -150,6 +147,17 @@ class Pair:
     scale: Tensor | None = None
     drop: Callable[[int], Tensor | None] | None = None
     ranks: Sequence[int] | None = None
+
+    def cast(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """down, and up with the scale in it, as they are multiplied."""
+        down, up = self.down.detach().to(dtype), self.up.detach().to(dtype)
+        return down, up if self.scale is None else up * self.scale.to(dtype)
+
+    def kernels(self, v: int, rank: int, size: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """One variant's down and up as convolutions' weights, (r, in, k, k) and (out, r, 1, 1)."""
+        down, up = self.down.detach()[v, :rank].to(dtype), self.up.detach()[v, :, :rank].to(dtype)[..., None, None]
+        up = up if self.scale is None else up * self.scale[v].to(dtype)[..., None, None]
+        return down.reshape(rank, -1, *size), up
 
 
 class LoraLayer(nn.Module):

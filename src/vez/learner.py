@@ -4,6 +4,7 @@ The weights in the flat buffer are those that are trained. Those that are valida
 exponential moving average (EMA), or the average that a schedule-free optimizer is about (`Learner.as_saved`).
 """
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from vez.errors import TrainError
 from vez.foreign import Foreign
 from vez.lora import LoraSet
 from vez.optim import BETAS, EPS, AdamW, Rates
+from vez.scaling import LossScale
 from vez.soundness import broken_tensor, finite, product_norm
 from vez.tape import learning_rate_factor
 
@@ -67,6 +69,7 @@ class Learner:
         }
         any_average = any(variant.ema for variant in variants)
         self.average = lora.params.detach().clone() if any_average else None  # (V, P)
+        self.scaling = LossScale(len(variants)) if lora.base.dtype == torch.float16 else None
 
     @property
     def steps(self) -> int:
@@ -77,14 +80,24 @@ class Learner:
         """Each variant's gradient norm before clipping, (V,)."""
         return self.adamw.norms()
 
+    def overflowed(self, norms: Tensor, *, of: Collection[int]) -> list[int]:
+        """Those of variants whose gradient overflowed fp16: they miss this update, and their loss scale is halved."""
+        if self.scaling is None:
+            return []
+        return [v for v in of if not math.isfinite(norms[v]) and self.scaling.overflowed(v)]
+
     @torch.no_grad()
-    def step(self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int]) -> dict[int, str]:
-        """One update of every variant that is not in ``stopped``; the gradients are then zero.
+    def step(
+        self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int], missing: Collection[int] = ()
+    ) -> dict[int, str]:
+        """One update of every variant that is not in ``stopped`` or ``missing``; the gradients are then zero.
 
         Returns the variants, by their place, whose optimizer gave weights that are not finite, and which tensor; they
         keep the weights they had. Raises TrainError where a foreign optimizer cannot take a step.
         """
-        broken = {}
+        broken, stopped = {}, {*stopped, *missing}
+        for v in missing:
+            self.adamw.missed[v] += 1
         for v, optimizer in self.foreign.items():
             if v not in stopped:
                 before = self.lora.params.detach()[v].clone()
@@ -96,6 +109,8 @@ class Learner:
         for v, variant in enumerate(self.variants):
             if v in stopped or v in broken:
                 continue
+            if self.scaling is not None:
+                self.scaling.updated(v)
             if variant.scale_weight_norms is not None:
                 self._hold_norms(v, variant.scale_weight_norms)
             if variant.ema is not None and self.average is not None:
@@ -149,6 +164,17 @@ class Learner:
     def extra(self, v: int) -> tuple[dict[str, Tensor], str]:
         """What a foreign optimizer remembers besides: tensors by name, and text; nothing for ours."""
         return self.foreign[v].state() if v in self.foreign else ({}, "")
+
+    def scale(self, v: int) -> str:
+        """The loss scale of the variant at place ``v`` and the updates it missed, as a state keeps them; else empty."""
+        return "" if self.scaling is None else f"{self.scaling.text(v)} {self.adamw.missed[v]}"
+
+    def load_scale(self, v: int, text: str) -> None:
+        """Go on as `scale` said. Raises TrainError where it said nothing of the kind."""
+        if self.scaling is not None:
+            scale, _, missed = text.rpartition(" ")
+            self.scaling.load(v, scale)
+            self.adamw.missed[v] = int(missed)
 
     def load_extra(self, v: int, tensors: dict[str, Tensor], text: str, *, steps: int) -> None:
         """Go on as the variant at place ``v`` was at ``steps``, its buffers being filled already."""

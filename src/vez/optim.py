@@ -48,13 +48,14 @@ class Rates:
 
 
 class AdamW:
-    """The moments of a `LoraSet`'s parameters, (V, P) each, and the step they have come to."""
+    """The moments of a `LoraSet`'s parameters, (V, P) each, the step they have come to, and updates missed."""
 
     def __init__(self, lora: LoraSet) -> None:
         self.lora = lora
         self.first = torch.zeros_like(lora.params)
         self.second = torch.zeros_like(lora.params)
         self.steps = 0
+        self.missed = [0] * len(lora.specs)
 
     def norms(self) -> Tensor:
         """Each variant's gradient norm over all that it trains, (V,), before clipping."""
@@ -95,8 +96,9 @@ class AdamW:
         stretches = [buffer[variant, columns] for buffer in buffers]
         piece = _PIECE if stretches[0].device.type == "cpu" else max(1, len(stretches[0]))
         (beta1, beta2), weight_decay = rate.betas, rate.weight_decay
-        correction = 1 - beta1**self.steps
-        root = math.sqrt(1 - beta2**self.steps)
+        made = self.steps - self.missed[variant]
+        correction = 1 - beta1**made
+        root = math.sqrt(1 - beta2**made)
         for weight, grad, first, second in zip(*(torch.split(s, piece) for s in stretches), strict=True):
             if clip < 1:
                 grad.mul_(clip)

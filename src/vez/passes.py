@@ -1,7 +1,7 @@
 """One pass of several runs over the tape: what they share, how it is prepared, and one step of it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,9 +141,11 @@ def step_of(work: Pass, step: int) -> Iterator[Event]:
     variants = [run.variant for run in work.runs]
     losses, drifts = gradients(work, step)
     norms = work.learner.norms()
-    yield from _stop_broken(work, losses.cpu(), norms, step=step)
+    sound = [v for v, loss in enumerate(losses.tolist()) if v not in work.stopped and math.isfinite(loss)]
+    missing = work.learner.overflowed(norms, of=sound)
+    yield from _stop_broken(work, losses.cpu(), norms, step=step, missing=missing)
     rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
-    for v, where in work.learner.step(rates, norms, stopped=work.stopped).items():
+    for v, where in work.learner.step(rates, norms, stopped=work.stopped, missing=missing).items():
         yield from stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
     seconds = perf_counter() - began
     rows = zip(work.runs, losses.tolist(), rates, norms.tolist(), drifts.tolist(), strict=True)
@@ -166,20 +168,36 @@ def gradients(work: Pass, step: int) -> tuple[Tensor, Tensor]:
         with work.dropout.of(seeds):
             losses_of = variant_losses(work.base, batch, variants=len(variants), weights=weights, settings=variants)
             part = share * losses_of * counts  # (V,)
-            part.sum().backward()  # type: ignore[no-untyped-call]
+            _backward(work, part)
             losses += part.detach()
             if work.preserved is not None and one is work.samples:
                 away = share * work.preserved.distances(work.lora, batch, seeds)  # (V, B)
                 held = (away if weights is None else away * weights).mean(dim=1)
-                (holds * held).sum().backward()  # type: ignore[no-untyped-call]
+                _backward(work, holds * held)
                 drifts += away.detach().mean(dim=1)
+    if work.learner.scaling is not None:
+        work.learner.scaling.undo(work.lora.grads)
     return losses, drifts
 
 
-def _stop_broken(work: Pass, losses: Tensor, norms: Tensor, *, step: int) -> Iterator[Event]:
-    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept."""
+def _backward(work: Pass, losses: Tensor) -> None:
+    """Add the gradients of the variants' losses (V,); in fp16 scaled, so that small ones stay numbers."""
+    scaling = work.learner.scaling
+    (losses if scaling is None else scaling.apply(losses)).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def _stop_broken(
+    work: Pass, losses: Tensor, norms: Tensor, *, step: int, missing: Collection[int] = ()
+) -> Iterator[Event]:
+    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept.
+
+    Those in ``missing`` only overflowed fp16, and go on with the next step.
+    """
+    for v in missing:
+        text = f"{work.runs[v].name}: the gradient overflowed fp16; this update is left out, and its loss scale halved"
+        yield work.runs[v].record(Note(text, step))
     for v in range(len(work.runs)):
-        if v not in work.stopped and not math.isfinite(losses[v] + norms[v]):
+        if v not in {*work.stopped, *missing} and not math.isfinite(losses[v] + norms[v]):
             what = "the loss" if not math.isfinite(losses[v]) else "the norm of the gradient"
             yield from stop(work, v, what, step=step, where=broken_tensor(work.lora, v))
 

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 
 from vez.base import Base, computing, decode_latents, encode_text
-from vez.config import Checkpointing, Sampling, Variant
+from vez.config import Checkpointing, Precision, Sampling, Variant
 from vez.dataset import Dataset, Row
 from vez.errors import TrainError
 from vez.events import Event, EventLog, Note
@@ -31,7 +31,7 @@ from vez.tape import record
 
 SHOWN = 3  # captions told to the person
 SAMPLE_STEPS = 2  # of the solver
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def preflight(
@@ -39,7 +39,7 @@ def preflight(
     dataset: Dataset,
     variants: Mapping[str, Variant],
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: Precision,
     checkpointing: Checkpointing = "none",
     sampling: Sampling,
     seed: int = 0,
@@ -59,7 +59,7 @@ def preflight(
         words: dict[str, Any] = {"trigger": trigger, "noun": noun}
         how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing}
         loss, broken = one_step(base, dataset, variants, prior=prior, **how, **words)
-        one_sample(base, dataset.train[0].caption, sampling=sampling, bf16=precision == "bf16")
+        one_sample(base, dataset.train[0].caption, sampling=sampling, precision=precision)
     except torch.OutOfMemoryError as error:
         raise TrainError(
             f"one step of {', '.join(variants)} does not fit into the memory of {base.device}; set a smaller batch, "
@@ -121,7 +121,7 @@ def one_step(
     dataset: Dataset,
     variants: Mapping[str, Variant],
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: Precision,
     checkpointing: Checkpointing = "none",
     prior: Dataset | None = None,
     trigger: str = "",
@@ -156,6 +156,9 @@ def one_step(
 def _tried(work: Pass) -> tuple[float, list[str]]:
     """The mean loss of a pass's first step, and the runs whose gradient or update is not finite."""
     values = gradients(work, 1)[0].tolist()
+    while work.learner.overflowed(work.learner.norms(), of=range(len(values))):  # as its first steps will do
+        work.lora.grads.zero_()
+        gradients(work, 1)
     if not all(map(math.isfinite, values)):  # ups are zero yet: the loss is the base's, whatever the variant
         raise TrainError(
             'the very first loss is not finite; set precision = "fp32", or check that the base '
@@ -168,7 +171,7 @@ def _tried(work: Pass) -> tuple[float, list[str]]:
     return sum(values) / len(values), [work.runs[v].name for v in sorted(broken)]
 
 
-def one_sample(base: Base, text: str, *, sampling: Sampling, bf16: bool) -> None:
+def one_sample(base: Base, text: str, *, sampling: Sampling, precision: Precision) -> None:
     """Draw a picture in two steps, at the size of the study's, and throw it away. Raises TrainError if not finite."""
     side = (sampling.size or base.size) // base.latent_factor
     schedule = base.schedule
@@ -185,7 +188,8 @@ def one_sample(base: Base, text: str, *, sampling: Sampling, bf16: bool) -> None
         negative=encode_text(base, [sampling.negative]),
         walk=walk,
         cfg=sampling.cfg,
-        bf16=bf16,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
     )
     if not bool(latents.isfinite().all()):
         raise TrainError(f"the base {base.name} draws numbers that are not finite; check that it is whole")

@@ -47,6 +47,7 @@ def sample(
     into: Path,
     project: Project | None = None,
     bf16: bool = False,
+    fp16: bool = False,
     about: Mapping[str, Any] | None = None,
     cache: Path | None = None,
 ) -> Iterator[Event]:
@@ -63,7 +64,7 @@ def sample(
         sampling: steps, guidance, solver, noises, size, batch, negative prompt.
         into: the artifact's folder.
         project: fills {trigger}, {noun}, {describes} and {wrong} in the prompts; None: they are taken as they stand.
-        bf16: let the U-Net multiply in bfloat16: faster on most machines, other pixels than fp32.
+        bf16, fp16: let the U-Net multiply in that: faster where the machine has it, other pixels than fp32.
         about: names the suite in the manifest (`vez.suite.Asked.about`).
         cache: folder for the base's pictures, which other studies of the same base share; None keeps none.
     Raises:
@@ -76,9 +77,9 @@ def sample(
     wrong = _wrong(base, prompts, project)
     drawn = _check(base, given, prompts, sampling, project, wrong)
     hashes = {name: "" if arm.lora is None else _sha256(arm.lora) for name, arm in given.items()}
-    parents, config = _recipe(base, given, hashes, drawn, sampling, bf16)
+    brush = Brush(base, sampling, bf16, fp16)
+    parents, config = _recipe(brush, given, hashes, drawn)
     config |= {"suite": dict(about or {}), "wrong": wrong}
-    brush = Brush(base, sampling, bf16)
     drawings = {name: _drawings(brush, name, arm, hashes[name], drawn) for name, arm in given.items()}
     each = sum(_noises(prompt, sampling) for prompt in drawn)
     yield Stage("sample", len(given) * each, f"{_many(len(given), 'arm')} × {_many(each, 'picture')}")
@@ -173,14 +174,10 @@ def _check(
 
 
 def _recipe(
-    base: Base,
-    arms: Mapping[str, Arm],
-    hashes: Mapping[str, str],
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    bf16: bool,
+    brush: Brush, arms: Mapping[str, Arm], hashes: Mapping[str, str], prompts: Sequence[Prompt]
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """What the images are made of: the artifact's parents and configuration."""
+    base, sampling = brush.base, brush.sampling
     parents = {"base": base.sha256}
     for name, arm in arms.items():
         if arm.lora is not None:
@@ -191,7 +188,7 @@ def _recipe(
         "sampling": how | {"size": sampling.size or base.size},
         "arms": {name: None if arm.lora is None else arm.record(hashes[name]) for name, arm in arms.items()},
         "prompts": [prompt.model_dump() for prompt in prompts],
-        "dtype": "bf16" if bf16 else str(base.dtype).removeprefix("torch."),
+        "dtype": "fp16" if brush.fp16 else "bf16" if brush.bf16 else str(base.dtype).removeprefix("torch."),
         "trained_on": base.name,
     }
     return parents, config
@@ -222,7 +219,7 @@ def _drawings(brush: Brush, name: str, arm: Arm, sha256: str, prompts: Sequence[
         "base": base.sha256,
         "lora": [sha256, arm.strength, label_of(name, arm)] if arm.lora is not None else None,
         "sampling": sampling.model_dump(include={"steps", "cfg", "solver", "negative"}) | {"size": brush.size},
-        "dtype": [str(base.dtype), brush.bf16],
+        "dtype": [str(base.dtype), "fp16" if brush.fp16 else brush.bf16],
         "device": base.device.type,
         "name": Path(base.name).name,
     }

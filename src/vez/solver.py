@@ -108,12 +108,13 @@ def denoise(
     walk: Sequence[Move],
     cfg: float,
     bf16: bool = False,
+    fp16: bool = False,
 ) -> Tensor:
     """Walk from noise (B, 4, h, w) to clean scaled latents (B, 4, h, w) fp32 on the base's device.
 
     ``text`` and ``negative`` are of B texts each. Both are asked in one forward pass; without guidance (cfg = 1) only
-    the text is. ``bf16`` lets the U-Net multiply in bfloat16; the walk itself is always fp32. A base that is told sizes
-    is told that the picture was this large and nothing was cut off.
+    the text is. ``bf16`` or ``fp16`` let the U-Net multiply in that; the walk itself is always fp32. A base that is
+    told sizes is told that the picture was this large and nothing was cut off.
     """
     x = latents.to(base.device, torch.float32)
     guided = cfg != 1
@@ -123,7 +124,7 @@ def denoise(
     before: Tensor | None = None
     for move in walk:
         asked = torch.cat([x, x]) if guided else x  # (2B, 4, h, w)
-        with torch.autocast(base.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(base.device.type, torch.float16 if fp16 else torch.bfloat16, enabled=bf16 or fp16):
             out = predict(base, asked, move.timestep, text=asked_for, sizes=sizes).float()
         if guided:
             without, with_text = out.chunk(2)

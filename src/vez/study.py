@@ -220,6 +220,7 @@ def draw_samples(
         into=folder_of(config, name) / (CONFIRMED if asked.about["profile"] == suite.CONFIRM else SAMPLES),
         project=config.project,
         bf16=study.precision == "bf16",
+        fp16=study.precision == "fp16",
         about=asked.about,
         cache=config.root / ".vez" / "images",
     )

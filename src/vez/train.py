@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from vez import checkpoint
 from vez.base import Base, computing
-from vez.config import Checkpointing, Variant
+from vez.config import Checkpointing, Precision, Variant
 from vez.dataset import Dataset
 from vez.denoise import fixed_noise_losses
 from vez.errors import ConfigError, LoraFileError, RunStopped
@@ -29,7 +29,7 @@ from vez.store import artifact_id, find, making, write_atomic
 
 KIND = "run"
 VERSION = 1  # raised when the same settings would give another LoRA
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(
@@ -44,7 +44,7 @@ def train(
     keep: int | None = None,
     validate_every: int | None = None,
     preview: Preview | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     checkpointing: Checkpointing = "none",
     trigger: str = "",
     noun: str = "",

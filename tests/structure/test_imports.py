@@ -26,6 +26,7 @@ MAY_IMPORT_HEAVY = {
     "soundness.py",
     "foreign.py",
     "learner.py",
+    "scaling.py",
     "dropout.py",
     "denoise.py",
     "noising.py",

@@ -24,7 +24,7 @@ from vez.optim import AdamW, Rates
 
 WARM_UP = 2
 RATES = Rates(unet=1e-4, text=5e-5, weight_decay=0.01, clip=1.0)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure(work: Workload) -> Measured:

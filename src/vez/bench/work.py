@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, get_args
 
-from vez.config import Checkpointing, Config
+from vez.config import Checkpointing, Config, Precision
 from vez.errors import ConfigError, TrainError
 from vez.family import family_of
 from vez.plan import Pass, span
 from vez.room import Sizes
 
 SHAPES = ("tiny", "sd1", "sd2", "sdxl")
-DTYPES = ("fp32", "bf16")
+DTYPES = get_args(Precision)
 LARGEST_SIDE = 2048
 _GB = 1e9
 
@@ -38,7 +38,7 @@ class Workload:
         if self.base not in SHAPES:
             raise ConfigError(f"there is no shape {self.base!r} to measure; take {', '.join(SHAPES)}")
         if self.dtype not in DTYPES:
-            raise ConfigError(f"the dtype cannot be {self.dtype!r}; take fp32 or bf16")
+            raise ConfigError(f"the dtype cannot be {self.dtype!r}; take fp32, bf16 or fp16")
         if self.checkpointing not in get_args(Checkpointing):
             known = ", ".join(get_args(Checkpointing))
             raise ConfigError(f"the checkpointing cannot be {self.checkpointing!r}; take {known}")

@@ -23,7 +23,7 @@ def bench(
     batch: Annotated[int | None, typer.Option(help="Pictures per step; absent: 1.")] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the LoRAs; absent: 32.")] = None,
     variants: Annotated[int | None, typer.Option(help="LoRAs trained side by side; absent: 1.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="What the base computes in: bf16 or fp32; absent: bf16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Computes in bf16, fp16 or fp32; absent: bf16.")] = None,
     checkpointing: Annotated[str | None, typer.Option(help="none, selective or whole; absent: none.")] = None,
     device: Device = "auto",
     steps: Annotated[int, typer.Option(help="Steps that are timed, after two to warm up.")] = STEPS,

@@ -27,7 +27,7 @@ from vez.config.data import (
     Waiver,
     WordCheckName,
 )
-from vez.config.study import Checkpointing, Prompt, Sampling, Study
+from vez.config.study import Checkpointing, Precision, Prompt, Sampling, Study
 from vez.config.table import Name, Table
 from vez.config.variant import Variant
 from vez.errors import ConfigError
@@ -45,6 +45,7 @@ __all__ = [
     "Dataset",
     "Exclusion",
     "Override",
+    "Precision",
     "Project",
     "Prompt",
     "Rule",

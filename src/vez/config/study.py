@@ -9,6 +9,7 @@ from vez.config.variant import Variant
 from vez.config.vary import spread
 
 Checkpointing = Literal["none", "selective", "whole"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Sampling(Table):
@@ -114,8 +115,8 @@ class Study(Table):
     """Prompts of your own; they are added to the suite, and are all of it where it is own."""
     sampling: Sampling = Sampling()
     """How it is drawn."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """What U-Net and text encoder compute in; bf16 is faster where the machine has it. A LoRA itself is fp32 always."""
+    precision: Precision = "fp32"
+    """What the base computes in: bf16 is faster where the machine has it, fp16 on older GPUs. A LoRA is fp32 always."""
     checkpointing: Checkpointing = "none"
     """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
     clip: Text | None = None
