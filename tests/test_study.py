@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model
 
 from vez import config, rates, study
 from vez.config import Config
 from vez.dataset import load as load_dataset
-from vez.errors import ConfigError, DataError, StoreError
+from vez.errors import BaseModelError, ConfigError, DataError, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
 from vez.interop import load_kohya
 from vez.sample import read_rows
@@ -212,6 +212,35 @@ def test_samples_come_from_every_arm_and_the_report_shows_them(project: Config) 
     page = done.artifact_path.read_text(encoding="utf-8")
     assert "zolka" in page
     assert study.verdict(project, "small")
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_study_names_who_judges_besides_clip(project: Config, clip_like_the_base: str, tmp_path: Path) -> None:
+    list(study.draw_samples(project, "small", device="cpu"))
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+    Dinov2Model(Dinov2Config(**shape)).save_pretrained(project.root / "judge")
+    (project.root / "others").mkdir()
+    for picture in sorted((project.root / "images").iterdir())[:3]:
+        (project.root / "others" / picture.name).write_bytes(picture.read_bytes())
+    words = 'describes = "folk costume"\nlookalikes = ["red coat"]\ngallery = "others"'
+    text = TOML.replace('describes = "folk costume"', words)
+    text = text.replace('clip = "clip"', f'clip = "{clip_like_the_base}"\ndino = "judge"')
+    (project.root / "judged.toml").write_text(text, encoding="utf-8")
+    judged = config.load(project.root / "judged.toml")
+    list(study.score_samples(judged, "small", device="cpu"))
+    scores = project.root / "studies" / "small" / "scores"
+    summary = json.loads((scores / "summary.json").read_bytes())
+    assert summary["reference"]["judge"] == "dino" and {"T3", "gallery"} <= set(summary["metrics"])
+    assert summary["controls"]["strength_0"]["ok"] and set(summary["controls"]["strength_0"]["levels"]) > {"low"}
+    # the words and pictures that only judge make no other dataset
+    assert (
+        open_artifact(scores).parents["dataset:low"]
+        == load_dataset(next(iter((project.root / ".vez" / "datasets").glob("v1-*")))).id
+    )
+    for wrong, error in {'dino = "judge"': 'dino = "clip"', 'gallery = "others"': 'gallery = "nowhere"'}.items():
+        (project.root / "judged.toml").write_text(text.replace(wrong, error), encoding="utf-8")
+        with pytest.raises((BaseModelError, DataError), match=r"not a DINOv2|cannot be loaded|there is no folder"):
+            next(study.run(config.load(project.root / "judged.toml"), "small", device="cpu"))
 
 
 @pytest.mark.usefixtures("trained")
