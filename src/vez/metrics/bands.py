@@ -129,10 +129,11 @@ def difference(a: Array, b: Array) -> Span:
     if n < 2:
         return Span(mean=mean, n=n)
     parts = [float(x.var(ddof=1)) / len(x) for x in (a, b)]
-    error = math.sqrt(sum(parts))
-    if error == 0:
+    whole = sum(parts)
+    if whole == 0:
         return Span(mean=mean, low=mean, high=mean, n=n)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    freedom = 1 / sum((part / whole) ** 2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    error = math.sqrt(whole)
     half = float(distributions.t.ppf(1 - ALPHA / 2, freedom)) * error
     return Span(mean=mean, low=mean - half, high=mean + half, n=n)
 
@@ -184,8 +185,8 @@ def _said_of_words(arm: ArmProbes) -> list[str]:
             told.append(f"The trigger calls more of what was learned than plain words do{share}.")
         elif arm.gains["class"].is_above:
             told.append(
-                "The loss fell with plain words as it did with the trigger: what was learned hangs on the class, and "
-                "comes unasked (leak)."
+                "The loss fell with plain words too, and not clearly less than with the trigger: what was learned "
+                "seems to hang on the class, and to come unasked (leak)."
             )
     bound = arm.binding is not None and arm.binding.gained.is_above
     if bound and arm.specificity is not None and not arm.specificity.gained.is_above:
