@@ -41,7 +41,7 @@ def arm(name: str, row: dict[str, Any]) -> None:
     stack = ExitStack()  # held by this frame: a context manager that nobody holds ends at once
     if name == "vez":
         stack.enter_context(computing(base, DTYPES[work.dtype], pixels=work.size, checkpointing=work.checkpointing))
-        ours = trainer(base, work.ranks)
+        ours = trainer(base, work.specs)
     else:
         from reference import reference
 

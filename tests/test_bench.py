@@ -1,22 +1,26 @@
 """`vez bench`: what it counts is right, what it measures is there, what it cannot measure is one sentence."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from vez import config
+from vez import config, demo
 from vez.bench import Measured, Workload, measured, study_text, work_of
 from vez.bench.counts import counted, matrix_rate
 from vez.bench.step import main, measure, random_batch, trainer
 from vez.bench.weights import random_base
+from vez.bench.work import workload
 from vez.cli import MISTAKE, app
 from vez.errors import ConfigError, TrainError
 from vez.interop import base_keys
 from vez.plan import Pass
 from vez.room import sizes_of
+from vez.shape import LoraSpec, spec_of
 
 SMALL = Workload(base="tiny", size=64, batch=1, ranks=(2,), dtype="fp32", device="cpu", steps=2)
 CPU = torch.device("cpu")
@@ -129,7 +133,7 @@ def test_random_batches_are_the_same_again_and_differ_by_seed() -> None:
 
 def test_the_step_that_is_timed_learns() -> None:
     base = random_base("tiny", device=CPU, dtype=torch.float32)
-    step = trainer(base, (4,))
+    step = trainer(base, [LoraSpec(4, 4)])
     batch = random_batch(base, Workload(base="tiny", size=64, batch=1, ranks=(4,)))
     losses = [step(batch)[0][0] for _ in range(6)]
     assert losses[-1] < losses[0]
@@ -183,8 +187,38 @@ def test_how_long_a_study_takes(project: Path) -> None:
     (one,) = row["passes"]
     assert one["work"] | {"steps": 0} == {
         "base": "tiny", "size": 64, "batch": 2, "ranks": [2, 4], "dtype": "fp32", "device": "cpu", "steps": 0,
+        "checkpointing": "none", "shapes": [],
     }  # fmt: skip
     assert row["training_seconds"] == pytest.approx(2 * 100 * one["step_seconds"])
+
+
+SHAPED = """a = { dataset = "v1", batch = 2, rank = 2, conv_rank = 3, blocks = { mid = { rank = 0 } } }
+b = { dataset = "v1", batch = 2, rank = 4, lr_text = 0 }
+"""
+
+
+def test_a_studys_step_has_the_shapes_of_its_variants(project: Path) -> None:
+    one = Pass("v1", 8, 2, ("a", "b"), steps=600, seconds=None, peak_bytes=1e9)
+    sizes = sizes_of(Path(demo.__file__).parent / "base")
+    how: dict[str, Any] = {"sizes": sizes, "device": "cpu", "steps": 1}
+    assert work_of(config.load(project), "s", one, **how).shapes == (), "a rank says all"
+    project.write_text(PROJECT.split("a = {")[0] + SHAPED)
+    loaded = config.load(project)
+    work = work_of(loaded, "s", one, **how)
+    assert work.specs == tuple(spec_of(loaded.study["s"].variant[name]) for name in ("a", "b"))
+    assert workload(json.loads(json.dumps(asdict(work)))) == work, "it travels as JSON"
+    assert "convolutions, blocks and networks of vez.toml" in Measured(work, "a machine", (1.0,), 1, 1, 1, 1.0).text()
+
+
+@pytest.mark.parametrize(
+    ("shape", "more"),
+    [({"conv_rank": 2}, True), ({"blocks": {"mid": {"rank": 0}}}, False), ({"lr_text": 0.0}, False)],
+    ids=["convolutions", "a block less", "no text encoder"],
+)
+def test_what_is_shaped_is_measured(shape: dict[str, Any], more: bool) -> None:
+    plain, shaped = (measure(replace(SMALL, steps=1, shapes=({"rank": 2, **of},))) for of in ({}, shape))
+    assert measure(replace(SMALL, steps=1)).flops == plain.flops
+    assert shaped.flops > plain.flops if more else shaped.flops < plain.flops
 
 
 def test_a_study_is_told_pass_by_pass() -> None:

@@ -10,6 +10,7 @@ import torch
 from graphs import kept_by
 from vez.base import Base, computing
 from vez.bench.weights import random_base as shaped
+from vez.config import Variant
 from vez.denoise import Batch, variant_losses
 from vez.errors import BaseModelError, ConfigError
 from vez.lora import LoraSpec, attach
@@ -23,6 +24,7 @@ from vez.room import (
     unet_parameters,
     vae_parameters,
 )
+from vez.shape import spec_of
 
 
 def test_parameters_are_those_of_stable_diffusion_1_5() -> None:
@@ -68,6 +70,27 @@ def test_what_a_step_keeps_is_about_what_autograd_keeps(random_base: Base, rando
     lora.detach()
     predicted = 4 * kept_numbers(sizes_of(random_base_folder), side=8 * side, rank=4, text=True)
     assert predicted == pytest.approx(real, rel=0.25)
+
+
+def test_what_blocks_give_their_convolutions_and_transformers_counts() -> None:
+    sizes = sizes_of(None)
+
+    def kept(**values: Any) -> float:
+        variants = [Variant(dataset="v", rank=16, **{**values, **more}) for more in also]
+        return kept_numbers(sizes, side=512, rank=16, text=False, specs=[spec_of(v) for v in variants])
+
+    also: list[dict[str, Any]] = [{}]
+    plain = kept()
+    assert plain == kept_numbers(sizes, side=512, rank=16, text=False)
+    whole, here = kept(conv_rank=8), kept(blocks={"down.0.0": {"conv_rank": 8}})
+    area, c = 64**2, 320
+    assert here - plain == area * (2 * c + 2 * 8), "the inputs of two convolutions, and what lies between down and up"
+    assert here < kept(blocks={"down": {"conv_rank": 8}}) < whole
+    assert kept(conv_rank=8, blocks={"mid": {"conv_rank": 0}}) == whole - 2 * 8**2 * (2 * 1280 + 2 * 8)
+    assert kept(blocks={"down.0.0": {"rank": 48}}) - plain == area * 12 * (48 - 16)
+    assert kept(blocks={"down.0.0": {"lr": 0}}) - plain == -area * 12 * 16
+    also = [{}, {"conv_rank": 8}]
+    assert kept() == whole, "side by side a place has the largest rank"
 
 
 MEASURED = json.loads((Path(__file__).parent / "golden" / "peaks.json").read_text(encoding="utf-8"))

@@ -189,25 +189,32 @@ def lora_numbers(sizes: Sizes, *specs: LoraSpec) -> int:
 
 
 def kept_numbers(
-    sizes: Sizes, *, side: int, rank: int, text: bool, conv_rank: int = 0, checkpointing: Checkpointing = "none"
+    sizes: Sizes,
+    *,
+    side: int,
+    rank: int,
+    text: bool,
+    specs: Sequence[LoraSpec] = (),
+    checkpointing: Checkpointing = "none",
 ) -> float:
     """Numbers that one sample's forward pass keeps; and the largest block that is computed again, which is kept then.
 
-    ``side`` of the picture in pixels; ``text``: the text encoders are trained too; ``conv_rank`` of a LoRA on the two
-    convolutions of a ResNet.
+    ``side`` of the picture in pixels; ``text``: the text encoders are trained too; ``rank`` of a LoRA that adapts no
+    ResNet, or ``specs``, the shapes that lie side by side: then a place has the largest of their ranks there.
     """
+    linear, convs = _ranks(sizes.layout, specs)
     area = [(side // FACTOR / 2**level) ** 2 for level in range(len(sizes.channels))]
     again = [0.0]
-    # a LoRA on a convolution keeps its input, which else is made again
-    adapted = 2 if conv_rank else 1
     total = 0.0
-    for level, inner, out in sizes.layout.sizes():
+    for (_, path, _), (level, inner, out) in zip(sizes.layout.blocks(), sizes.layout.sizes(), strict=True):
+        conv_rank = convs.get(path, 0)
+        adapted = 2 if conv_rank else 1  # a LoRA on a convolution keeps its input, which else is made again
         block = area[level] * (adapted * (inner + out) + 2 * conv_rank)
         total += area[level] * inner if checkpointing == "whole" else block
         again += [block] if checkpointing == "whole" else []
-    for *_, level, depth in sizes.layout.transformers():
+    for path, _, level, depth in sizes.layout.transformers():
         pixels, c = area[level], sizes.channels[level]
-        block = pixels * (KEPT * c + _MODULES * rank)
+        block = pixels * (KEPT * c + _MODULES * (linear.get(path, 0) if specs else rank))
         total += {
             "none": depth * block,
             "selective": pixels * c * (depth + AROUND),
@@ -218,6 +225,24 @@ def kept_numbers(
         per = KEPT_TEXT if checkpointing == "none" else 1
         total += sum(int(t["num_hidden_layers"]) * TOKENS * per * int(t["hidden_size"]) for t in sizes.texts)
     return total + max(again)
+
+
+def _ranks(layout: Layout, specs: Sequence[LoraSpec]) -> tuple[dict[str, int], dict[str, int]]:
+    """The largest rank of the shapes in each transformer and on the convolutions of each ResNet, by diffusers' path."""
+    linear: dict[str, int] = {}
+    convs: dict[str, int] = {}
+    transformers = [path for path, *_ in layout.transformers()]
+    for spec in specs:
+        for target, part in modules_of(layout, spec).values():
+            if target.network != "unet":
+                continue
+            if target.resnet and target.kernel > 1:
+                path = target.path.rpartition(".")[0]
+                convs[path] = max(part.rank, convs.get(path, 0))
+            elif not target.resnet:
+                path = next(path for path in transformers if target.path.startswith(f"{path}."))
+                linear[path] = max(part.rank, linear.get(path, 0))
+    return linear, convs
 
 
 @dataclass(frozen=True)
@@ -252,6 +277,7 @@ def memory(
     """The predicted peak of a run of ``len(ranks)`` variants side by side.
 
     ``specs``: their shapes, where modules differ in rank; absent: all have their variant's, and no ResNet is adapted.
+    Raises ConfigError for a shape that this base cannot have.
 
     ``number_bytes``: 4 for fp32, 2 for bf16; ``unet``, ``text``: whether any variant adapts them; ``vae``: whether one
     is loaded. Raises BaseModelError for a U-Net of an unknown build.
@@ -259,8 +285,7 @@ def memory(
     per_unet, per_text = lora_parameters(sizes)
     per_rank = (per_unet if unet else 0) + (per_text if text else 0)
     weights = number_bytes * (unet_parameters(sizes) + text_parameters(sizes))
-    conv_rank = max((spec.conv.rank for spec in specs if spec.conv), default=0)
-    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, conv_rank=conv_rank, checkpointing=checkpointing)
+    kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, specs=specs, checkpointing=checkpointing)
     largest = max(9 * inner * out for _, inner, out in sizes.layout.sizes())
     width = lora_numbers(sizes, *specs) if specs else per_rank * max(ranks)
     return Memory(

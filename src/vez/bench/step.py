@@ -4,7 +4,7 @@ import json
 import platform
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from vez.base import Base, computing
+from vez.base import Base, computing, condition
 from vez.bench.counts import counted, matrix_rate, settle
 from vez.bench.weights import random_base
-from vez.bench.work import Measured, Workload
+from vez.bench.work import Measured, Workload, workload
 from vez.denoise import Batch, variant_losses
 from vez.device import choose, describe
 from vez.errors import VezError
@@ -33,7 +33,7 @@ def measure(work: Workload) -> Measured:
     base = random_base(work.base, device=device, dtype=dtype)
     with computing(base, dtype, pixels=work.size, checkpointing=work.checkpointing):
         batch = random_batch(base, work)
-        step = trainer(base, work.ranks)
+        step = trainer(base, work.specs)
         for _ in range(WARM_UP):
             step(batch)
         seconds = []
@@ -57,7 +57,10 @@ def measure(work: Workload) -> Measured:
 
 
 def random_batch(base: Base, work: Workload, *, seed: int = 0) -> Batch:
-    """Gaussian latents and noise, random timesteps and tokens, each variant's the same: B = ``work.batch``."""
+    """Gaussian latents and noise, random timesteps and tokens, each variant's the same: B = ``work.batch``.
+
+    Captions are encoded already where no variant trains a text encoder.
+    """
     dice = torch.Generator().manual_seed(seed)
     configs: list[Any] = [encoder.config for encoder in base.text_encoders]
     side = work.size // base.latent_factor
@@ -67,25 +70,30 @@ def random_batch(base: Base, work: Workload, *, seed: int = 0) -> Batch:
         for c in configs
     ]
     sizes = torch.tensor([[work.size, work.size, 0, 0, work.size, work.size]] * work.batch, dtype=torch.float32)
+    ids = torch.cat(tokens, dim=1).repeat(len(work.ranks), 1).to(base.device)
+    frozen = not any(spec.trains("text", encoder) for spec in work.specs for encoder in range(len(configs)))
+    with torch.no_grad():
+        text = condition(base, ids) if frozen else None
     return Batch(
         latents=torch.randn(shape, generator=dice).to(base.device),
         noise=torch.randn(shape, generator=dice).to(base.device),
         timesteps=torch.randint(0, len(base.schedule), (work.batch,), generator=dice).to(base.device),
-        tokens=torch.cat(tokens, dim=1).repeat(len(work.ranks), 1).to(base.device),
+        tokens=None if frozen else ids,
+        text=text,
         sizes=sizes.to(base.device) if base.family.pooled else None,
     )
 
 
-def trainer(base: Base, ranks: tuple[int, ...]) -> Callable[[Batch], tuple[list[float], list[float]]]:
-    """vez's training step over LoRAs of these ranks on both networks: batch → each variant's loss and gradient norm."""
-    lora = attach(base, [LoraSpec(rank, rank) for rank in ranks], seed=0)
+def trainer(base: Base, specs: Sequence[LoraSpec]) -> Callable[[Batch], tuple[list[float], list[float]]]:
+    """vez's training step over LoRAs of these shapes: batch → each variant's loss and gradient norm."""
+    lora = attach(base, specs, seed=0)
     optimizer = AdamW(lora)
 
     def step(batch: Batch) -> tuple[list[float], list[float]]:
-        losses = variant_losses(base, batch, variants=len(ranks))
+        losses = variant_losses(base, batch, variants=len(specs))
         losses.sum().backward()  # type: ignore[no-untyped-call]
         norms = optimizer.norms()
-        optimizer.step([RATES] * len(ranks), norms)
+        optimizer.step([RATES] * len(specs), norms)
         return losses.detach().tolist(), norms.tolist()
 
     return step
@@ -110,7 +118,7 @@ def main(arguments: list[str]) -> int:
     """Measure the workload in the first argument; returns the exit code."""
     row: Mapping[str, Any] = json.loads(arguments[0])
     try:
-        result = measure(Workload(**(dict(row) | {"ranks": tuple(row["ranks"])})))
+        result = measure(workload(row))
     except VezError as error:
         sys.stderr.write(f"{error}\n")
         return 2

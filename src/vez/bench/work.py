@@ -8,21 +8,26 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, get_args
 
-from vez.config import Checkpointing, Config, Precision
+from vez.config import Checkpointing, Config, Precision, Variant
 from vez.errors import ConfigError, TrainError
 from vez.family import family_of
 from vez.plan import Pass, span
 from vez.room import Sizes
+from vez.shape import LoraSpec, spec_of
 
 SHAPES = ("tiny", "sd1", "sd2", "sdxl")
 DTYPES = get_args(Precision)
 LARGEST_SIDE = 2048
+SHAPE = {"rank", "alpha", "rslora", "conv_rank", "conv_alpha", "blocks", "lr_unet", "lr_text", "lr_text2"}
 _GB = 1e9
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One training step: ``size`` is the pictures' side in pixels, ``ranks`` has one rank per variant."""
+    """One training step: ``size`` is the pictures' side in pixels, ``ranks`` has one rank per variant.
+
+    ``shapes``: those settings of each variant that shape its LoRA (`SHAPE`); absent: its rank, on both networks.
+    """
 
     base: str = "sd1"
     size: int = 512
@@ -32,6 +37,14 @@ class Workload:
     device: str = "auto"
     steps: int = 10
     checkpointing: Checkpointing = "none"
+    shapes: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def specs(self) -> tuple[LoraSpec, ...]:
+        """The shapes of its LoRAs."""
+        if not self.shapes:
+            return tuple(LoraSpec(rank, rank) for rank in self.ranks)
+        return tuple(spec_of(Variant(dataset="any", **shape)) for shape in self.shapes)
 
     def check(self) -> None:
         """Raise ConfigError for a workload that cannot be."""
@@ -90,11 +103,12 @@ class Measured:
         """The numbers as a person reads them."""
         work, ms = self.work, [1e3 * s for s in self.seconds]
         again = "" if work.checkpointing == "none" else f", checkpointing {work.checkpointing}"
+        own = ", with the convolutions, blocks and networks of vez.toml" if work.shapes else ""
         variants = f"{len(work.ranks)} variants" if len(work.ranks) > 1 else "1 variant"
         return "\n".join(
             [
                 f"{work.base}, {work.size} px, batch {work.batch}, {variants} of rank "
-                f"{', '.join(str(rank) for rank in dict.fromkeys(work.ranks))}, {work.dtype}{again}",
+                f"{', '.join(str(rank) for rank in dict.fromkeys(work.ranks))}{own}, {work.dtype}{again}",
                 f"  on {self.machine}",
                 f"  {median(ms):.1f} ms/step (median of {len(ms)}; {min(ms):.1f} to {max(ms):.1f})",
                 f"  {self.samples_per_second:.3g} samples/s",
@@ -122,8 +136,14 @@ def measured(work: Workload) -> Measured:
 
 def read(row: Mapping[str, Any]) -> Measured:
     """What the child process wrote."""
-    work = Workload(**(row["work"] | {"ranks": tuple(row["work"]["ranks"])}))
+    work = workload(row["work"])
     return Measured(**(dict(row) | {"work": work, "seconds": tuple(row["seconds"])}))
+
+
+def workload(row: Mapping[str, Any]) -> Workload:
+    """A workload that was JSON."""
+    lists = {"ranks": tuple(row["ranks"]), "shapes": tuple(row.get("shapes", ()))}
+    return Workload(**(dict(row) | lists))
 
 
 def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str, steps: int) -> Workload:
@@ -132,6 +152,8 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
     if (family == "tiny" and config.project.base != "tiny") or family not in SHAPES:
         raise ConfigError(f"the base {config.project.base} has sizes of its own, which vez bench has no weights for")
     variants = config.study[study].variant
+    shapes = [variants[name].model_dump(mode="json", include=SHAPE) for name in one.variants]
+    plain = all(spec_of(variants[name]) == _as_rank(variants[name]) for name in one.variants)
     return Workload(
         base=family,
         size=config.dataset[one.dataset].resolution,
@@ -141,7 +163,13 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
         device=device,
         steps=steps,
         checkpointing=config.study[study].checkpointing,
+        shapes=() if plain else tuple(shapes),
     )
+
+
+def _as_rank(variant: Variant) -> LoraSpec:
+    """The shape of a variant that says a rank and nothing else of it."""
+    return LoraSpec(variant.rank, variant.scale_alpha, root=variant.rslora)
 
 
 def study_seconds(passes: Sequence[tuple[Pass, Measured]], seeds: int) -> list[float]:
