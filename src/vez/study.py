@@ -257,7 +257,7 @@ def score_samples(
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
-    confirmed, (dino, gallery) = folder_of(config, name) / CONFIRMED, _others(config, name, device=choose(device))
+    confirmed, (dino, gallery) = folder_of(config, name) / CONFIRMED, _others(config, name, device=str(choose(device)))
     yield from score(
         folder_of(config, name) / "samples",
         _datasets_of_arms(config, name, loaded),
