@@ -22,9 +22,10 @@ from vez.images.wording import visible
 from vez.metrics.probed import FOLDER as PROBES
 from vez.mirror import check, mirrored
 from vez.plan import named
-from vez.report.arms import BASE
+from vez.report import card
 from vez.report.build import headline
 from vez.report.build import report as write_page
+from vez.report.contest import BASE
 from vez.report.evidence import LORA_FILE, gather
 from vez.store import open_artifact
 from vez.sweep import Arm
@@ -274,15 +275,17 @@ def score_samples(
 def write_report(config: Config, name: str) -> Done:
     """Write studies/<name>/report.html from what lies on disk; Done names the page and the id of what it is about."""
     folder = folder_of(config, name)
-    page = write_page(folder, folder / "report.html")
+    weight = config.study[name].weight
+    page = write_page(folder, folder / "report.html", weight=weight)
     evidence = gather(folder)
+    card.write(evidence, folder / card.FOLDER, weight=weight)
     newest = evidence.scores.artifact if evidence.scores else evidence.samples
     return Done(page, newest.id if newest else "")
 
 
 def verdict(config: Config, name: str) -> str:
     """The report's one sentence: which LoRA to use, or why none can be named."""
-    return headline(folder_of(config, name))
+    return headline(folder_of(config, name), weight=config.study[name].weight)
 
 
 def _datasets_of(config: Config, name: str) -> list[str]:

@@ -9,6 +9,7 @@ import math
 import random
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from vez.events import EventLog, Note, Step, Validated
 from vez.metrics.definitions import METRICS
+from vez.metrics.rules import declared
 from vez.metrics.summary import summarise
 from vez.store import making
 
@@ -73,14 +75,24 @@ def draw(scene: str, *, costume: float, seed: int, size: int = 192, blurred: boo
     return image.resize((size, size)) if blurred else image
 
 
-def build(root: Path, *, size: int = 192, pictures: int = 14, steps: int = 240) -> Path:
-    """The whole study below `root`; returns `root/studies/thesis`."""
+SWEPT = {  # of v2, trained for `steps` steps: step (None: the end), strength → how much of the concept, of harm
+    "v2@10": (10, 1.0, 0.3, 0.0),
+    "v2@20x0.6": (20, 0.6, 0.45, 0.05),
+    "v2@20": (20, 1.0, 0.7, 0.1),
+    "v2@x0.6": (None, 0.6, 0.6, 0.3),
+    "v2@x1.3": (None, 1.3, 0.95, 4.0),
+}
+
+
+def build(root: Path, *, size: int = 192, pictures: int = 14, steps: int = 240, sweep: bool = False) -> Path:
+    """The whole study below `root`; returns `root/studies/thesis`. With `sweep`, checkpoints and strengths of v2."""
     study = root / "studies" / "thesis"
     datasets = {name: _dataset(root, name, pictures=pictures, size=size) for name in ("v1", "v2")}
     runs = {name: _run(study, name, datasets, steps=steps) for name in VARIANTS if name != "v3"}
     _failed_run(study, datasets, steps=steps)
-    samples = _samples(study, runs, size=size)
-    _scores(study, samples, datasets)
+    arms = LEARNED | ({arm: of[2] for arm, of in SWEPT.items()} if sweep else {})
+    samples = _samples(study, runs, size=size, arms=arms, steps=steps)
+    _scores(study, samples, datasets, arms=arms)
     return study
 
 
@@ -161,6 +173,8 @@ def _run(study: Path, name: str, datasets: Mapping[str, str], *, steps: int) -> 
         (m.path / "lora.safetensors").write_bytes(
             bytes(random.Random(name).randbytes(40_000 + 900 * int(str(setting["rank"]))))
         )
+        for step in {of[0] for of in SWEPT.values() if of[0]} if name == "v2" else ():
+            (m.path / f"lora-{step:06d}.safetensors").write_bytes(b"earlier")
         with EventLog(m.path / "events.jsonl") as log:
             _events(log, f"{name}-0", of=of, until=of, batch=int(str(setting["batch"])))
         return m.id
@@ -178,16 +192,17 @@ def _failed_run(study: Path, datasets: Mapping[str, str], *, steps: int) -> None
         pass
 
 
-def _samples(study: Path, runs: Mapping[str, str], *, size: int) -> str:
-    arms = ["base", *runs]
+def _samples(study: Path, runs: Mapping[str, str], *, size: int, arms: Mapping[str, float], steps: int) -> str:
     config = {"trained_on": "tiny", "sampling": {"steps": 20, "cfg": 7.5, "solver": "dpm++2m", "seeds": SEEDS}}
+    if arms != LEARNED:
+        config |= {"arms": _records(arms, steps=steps), "suite": {"suite": "own", "sha256": None}}
     with making(study / "samples", kind="samples", parents=runs, config=config, version=1) as m:
         rows = []
         for arm in arms:
             (m.path / arm).mkdir()
             for prompt, group, role, text in PROMPTS:
                 for seed in range(SEEDS):
-                    costume = LEARNED[arm] * {"trigger": 1.0, "class": 0.5}.get(role, 0.1) + (
+                    costume = arms[arm] * {"trigger": 1.0, "class": 0.5}.get(role, 0.1) + (
                         0.2 if role == "class" else 0.0
                     )
                     file = f"{arm}/{prompt}-{seed}.png"
@@ -207,31 +222,50 @@ def _samples(study: Path, runs: Mapping[str, str], *, size: int) -> str:
         return m.id
 
 
-def _scores(study: Path, samples: str, datasets: Mapping[str, str]) -> None:
+def _records(arms: Mapping[str, float], *, steps: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for arm in arms:
+        step, strength, *_ = SWEPT.get(arm, (None, 1.0))
+        variant = arm.partition("@")[0]
+        of = steps * 8 // int(str(VARIANTS.get(variant, {"batch": 8})["batch"]))
+        record = {"lora": "0" * 64, "strength": strength, "variant": variant, "run": f"{variant}-0", "seed": 0}
+        found[arm] = None if arm == "base" else record | {"step": step or of, "last": step is None}
+    return found
+
+
+def _scores(study: Path, samples: str, datasets: Mapping[str, str], *, arms: Mapping[str, float]) -> None:
     # metric → no LoRA's mean, and what a LoRA that learned everything adds; drift has no value for no LoRA
     means = {"T0": (0.59, 0.02), "T1": (0.60, 0.09), "T2": (0.62, -0.012), "leak": (0.0, 0.02), "drift": (0.1, 0.2)}
     dice = random.Random(5)
+    harm = {arm: SWEPT[arm][3] if arm in SWEPT else learned for arm, learned in arms.items()}
     values: dict[str, dict[str, dict[tuple[str, int], float]]] = {}
     for metric, (at, gain) in means.items():
         hard = {prompt: dice.gauss(0, 0.05) for prompt, *_ in PROMPTS}
         values[metric] = {
             arm: {
-                (prompt, seed): at + gain * LEARNED[arm] + hard[prompt] + dice.gauss(0, 0.02)
+                (prompt, seed): at
+                + gain * (arms[arm] if metric == "T1" else harm[arm])
+                + hard[prompt]
+                + dice.gauss(0, 0.02)
                 for prompt, *_ in PROMPTS
                 for seed in range(SEEDS)
             }
-            for arm in LEARNED
+            for arm in arms
             if metric != "drift" or arm != "base"
         }
-    rules = {metric.name: metric.rule for metric in METRICS}
+    rules = declared(list(means))
     summary = {
         "metrics": {
-            metric.name: {"definition": metric.definition, "higher_is_better": metric.higher_is_better}
+            metric.name: {"definition": metric.definition, **asdict(rules[metric.name])}
             for metric in METRICS
             if metric.name in means
         },
         "not_measured": {metric.name: metric.needs for metric in METRICS if metric.name not in means},
-        **summarise(values, rules=rules, base="base"),
+        **summarise(values, rules=rules, base="base", explored=[arm for arm in arms if arm in SWEPT]),
+        "controls": {"strength_0": {"levels": {"v2": 1}, "ok": True}, "held_out": None, "wrong_trigger": {},
+                     "halves": {"v2": {"T1": {"diff": 0.01, "p_holm": 0.02, "ok": False}}}},
+        "nearest": {arm: [{"file": f"{arm}/{PROMPTS[i][0]}-0.png", "training": f"images/0{i}.png", "cosine": 0.9,
+                           "dataset": datasets["v2"]} for i in (0, 3)] for arm in arms if arm != "base"},
         "reference": {"held_out": 4, "real_likeness": None, "likeness_span": None, "trigger_cost": -0.031,
                       "training_alike": {"v2": 0.912}},
         "clip": {"name": "clip", "sha256": "c" * 64, "published": False},

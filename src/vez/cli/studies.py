@@ -123,12 +123,31 @@ def score(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device
 
 
 @app.command()
-def report(study: StudyName = None, config: ConfigFile = VEZ_TOML) -> None:
-    """Write a study's report.html from what lies on disk."""
+def report(
+    study: StudyName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Only print verdict and tables as JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Also write tables/pictures.csv and tables/arms.csv.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also put the LoRA beside its model card, for the Hub.")] = False,
+    config: ConfigFile = VEZ_TOML,
+) -> None:
+    """Write a study's report.html and model card from what lies on disk."""
     from vez import study as stages
+    from vez.report import card as model_card
+    from vez.report import machine
+    from vez.report.evidence import gather
 
     loaded = load(config)
     name = stages.named(loaded, study)
+    folder, weight = stages.folder_of(loaded, name), loaded.study[name].weight
+    if as_json:
+        typer.echo(machine.as_json(gather(folder), weight=weight), nl=False)
+        return
+    if csv:
+        for path in machine.write_csv(gather(folder), folder / "tables"):
+            typer.echo(f"Wrote {path}")
+    if card:
+        path = model_card.write(gather(folder), folder / model_card.FOLDER, weight=weight, with_lora=True)
+        typer.echo(f"Wrote {path}")
     _tell(loaded, name, stages.write_report(loaded, name))
 
 

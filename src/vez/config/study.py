@@ -115,6 +115,9 @@ class Study(Table):
     """Prompts of your own; they are added to the suite, and are all of it where it is own."""
     sampling: Sampling = Sampling()
     """How it is drawn."""
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """Of LoRAs of which none beats the other in everything, what counts: 1 the concept alone, 0 the rest of the prompt
+    alone."""
     precision: Precision = "fp32"
     """What the base computes in: bf16 is faster where the machine has it, fp16 on older GPUs. A LoRA is fp32 always."""
     checkpointing: Checkpointing = "none"

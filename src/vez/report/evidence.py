@@ -17,6 +17,8 @@ from vez.judging import results as judging
 from vez.judging.results import Results
 from vez.lint.artifact import Lint
 from vez.lint.artifact import load as load_lint
+from vez.metrics import probed
+from vez.metrics.probed import Probes
 from vez.report import scored
 from vez.report.scored import Row, Scores, read_rows
 from vez.store import Artifact, file_sha256, open_artifact
@@ -123,6 +125,7 @@ class Evidence:
     lints: tuple[Lint, ...] = ()
     changes: tuple[str, ...] = ()  # names of the pages that compare one dataset with the next
     people: Results | None = None  # what people said of the pictures
+    probes: Probes | None = None  # what losses say without sampling
 
 
 def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
@@ -151,8 +154,8 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
     scores = None if scores_artifact is None else scored.read(scores_artifact)
     lints = tuple(_read_lints(where.parent / "lints", {data.artifact.id for data in datasets}))
     pages = tuple(sorted(page.name for page in (study_dir / "changes").glob("*.html")))
-    people = None if samples is None else judging.gather(study_dir)
-    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages, people)
+    people, probes = None if samples is None else judging.gather(study_dir), probed.results(study_dir)
+    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages, people, probes)
 
 
 def inside(folder: Path, relative: str) -> Path:

@@ -182,6 +182,14 @@ def reference_lines(scores: Scores | None) -> tuple[tuple[str, str], ...]:
     return tuple(lines)
 
 
+def as_reported(scores: Scores | None, arms: Sequence[Arm]) -> tuple[tuple[str, ...], ...]:
+    """The reference study's table: (LoRA, mean CLIPscore of the literal prompt, interval, n); empty without it."""
+    if scores is None:
+        return ()
+    found = [(arm.label, scores.arms.get(arm.name, {}).get("T0")) for arm in arms if arm.name not in scores.explored]
+    return tuple((label, plain(of.mean), interval(of.low, of.high), counted(of)) for label, of in found if of)
+
+
 def training_chart(runs: Iterable[Run], *, chosen_run: str | None, title: str) -> Markup:
     """Smoothed training loss against pictures seen; empty where no run wrote a step."""
     curves = []

@@ -5,6 +5,7 @@ so that no metadata and no malformed byte travels along.
 """
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,7 +18,7 @@ from vez.images.decode import decode
 
 MAX_PIXELS = 64_000_000
 SMALL = 160  # up to this many pixels a side a picture is kept lossless: enlarged on the page, artefacts would show
-LADDER = (1.0, 0.75, 0.5, 0.375)  # how much smaller everything gets until it fits the budget
+LADDER = (1.0, 0.65, 0.5, 0.3, 0.2)  # how much smaller everything gets until it fits the budget
 QUALITY = 82
 
 
@@ -53,39 +54,38 @@ def embed(wanted: Iterable[Wanted], *, budget: int) -> Album:
     """Encode pictures so that all of them together take at most `budget` bytes.
 
     Args:
-        wanted: in order of importance; the same one named twice counts once.
+        wanted: in order of importance; one that stands on the page twice is named twice, and takes its room twice.
         budget: in bytes of base64 text.
     Returns:
         The largest of a few scales at which everything fits; if even the smallest does not, the last ones are left out.
     """
-    order = list(dict.fromkeys(wanted))
+    times = Counter(wanted)
+    order = list(times)
     album = Album({}, {}, (), 0, 1.0)
     for scale in LADDER:
-        album = _embed_at(order, scale=scale, budget=budget, last=scale == LADDER[-1])
+        album = _embed_at(times, order, scale=scale, budget=budget, last=scale == LADDER[-1])
         if not album.left_out:
             break
     return album
 
 
-def _embed_at(order: list[Wanted], *, scale: float, budget: int, last: bool) -> Album:
-    """One rung of the ladder. Stops at the first picture without room unless this is the last rung."""
+def _embed_at(times: Mapping[Wanted, int], order: list[Wanted], *, scale: float, budget: int, last: bool) -> Album:
+    """One rung of the ladder. Stops at the first picture without room; of the last rung it and the rest are out."""
     pictures: dict[Wanted, Picture] = {}
     failed: dict[Wanted, str] = {}
     left_out: list[Wanted] = []
     size = 0
-    for want in order:
+    for place, want in enumerate(order):
         try:
             picture = _encode(want, scale=scale)
         except DataError as error:
             failed[want] = str(error)
             continue
-        if size + len(picture.uri) > budget:
-            left_out.append(want)
-            if not last:
-                break
-            continue
+        if size + len(picture.uri) * times[want] > budget:
+            left_out += order[place:] if last else [want]
+            break
         pictures[want] = picture
-        size += len(picture.uri)
+        size += len(picture.uri) * times[want]
     return Album(pictures, failed, tuple(left_out), size, scale)
 
 

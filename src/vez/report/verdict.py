@@ -155,7 +155,7 @@ def _because(
     if tied:
         are = "is" if len(tied) == 1 else "are"
         some = listed([called(arm, efforts) for arm in tied]) if len(tied) <= 4 else f"{len(tied)} others"
-        said.append(f"{capital(some)} {are} not distinguishable from it; {_reason(use, tied, efforts)}.")
+        said.append(f"{some} {are} not distinguishable from it; {_reason(use, tied, efforts)}.")
     return " ".join(said)
 
 
@@ -333,7 +333,7 @@ def _none_fit(
         nearest = weigh(scores, learned, axes, weight=weight).best
         worst = {arm: remedy(faults[arm][0].metric, faults[arm][0].kind).fault for arm in learned}
         because = f"Whichever learned the concept {' or '.join(dict.fromkeys(worst.values()))}."
-        sure: tuple[str, ...] = (f"{capital(called(nearest, efforts))} comes nearest: it {worst[nearest]}.",)
+        sure: tuple[str, ...] = (f"{called(nearest, efforts)} comes nearest: it {worst[nearest]}.",)
     else:
         because = f"None is better than no LoRA on {name_of(axes.concept)}."
         sure = ("That is no proof that nothing was learned: more prompts find smaller differences.",)

@@ -13,8 +13,8 @@ from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingR
 from vez.report.pictures import Wanted
 from vez.store import Artifact
 
-# Pixels of an embedded picture's longer side; shown at half of that, so that it is crisp on a dense screen.
-GRID_EDGE, STRIP_EDGE, THUMB_EDGE = 320, 208, 208
+# Pixels of an embedded picture's longer side: shown smaller, and at this size where a reader enlarges it.
+GRID_EDGE, STRIP_EDGE, THUMB_EDGE = 512, 320, 320
 ROLE_NAMES = {
     "trigger": "with the trigger word",
     "class": "described in words",
