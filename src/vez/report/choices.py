@@ -13,7 +13,7 @@ from vez.report.plots import Curve, Point, curves, scatter
 from vez.report.scored import Difference, Scores
 from vez.report.verdict import Verdict
 
-MOST_IN_MATRIX = 9
+MOST_IN_MATRIX = 6
 """Arms in the table of pairs; of a sweep those that were declared, and the one that was chosen."""
 
 
@@ -57,13 +57,8 @@ def pareto(scores: Scores | None, arms: Sequence[Arm], verdict: Verdict) -> Figu
     base = Point(BASE_LABEL, 0.0, 0.0, None, None, f"{BASE_LABEL}: what the others are compared with", "base")
     title = "Concept against prompt: every LoRA’s difference to no LoRA, with 95 % intervals"
     x_axis, y_axis = f"{name_of(axes.concept)}, to no LoRA →", f"{name_of(axes.rest)}, to no LoRA ↑"
-    beaten = len(verdict.dominated)
     says = "Further right is more of the concept, further up is more of the rest of the prompt. "
-    says += (
-        f"Hollow: {beaten} that another one is shown to beat on one of them and to equal or beat on the other."
-        if beaten
-        else "None is shown to beat another one on one of them without losing on the other."
-    )
+    says += "Hollow are those not to use: they fail a limit, or another one is shown to beat them."
     return Figure(Markup(scatter([*points, base], title=title, x_axis=x_axis, y_axis=y_axis)), title, says)
 
 
@@ -109,6 +104,7 @@ def _both(scores: Scores, arm: str, axes: Axes) -> bool:
 
 
 def _point(scores: Scores, arm: Arm, axes: Axes, verdict: Verdict) -> Point:
+    refused = {of.arm for of in verdict.refused}
     x, y = (scores.against_base[arm.name][metric] for metric in axes.both)
     title = f"{arm.label}: {name_of(axes.both[0])} {told(x)}; {name_of(axes.both[1])} {told(y)}"
     return Point(
@@ -119,7 +115,7 @@ def _point(scores: Scores, arm: Arm, axes: Axes, verdict: Verdict) -> Point:
         _span(y),
         title,
         arm.role(verdict.use),
-        beaten=arm.name in verdict.dominated,
+        beaten=arm.name in refused,
     )
 
 

@@ -8,7 +8,7 @@ from vez.report import charts
 from vez.report.charts import GLYPH, MARKERS, WIDTH, Role, Scale, glyph, nice_ticks, pt
 
 HEIGHT = 300.0
-LABELLED = 10
+LABELLED = 6
 """Above so many points only those that matter carry their name; the others say it when pointed at."""
 
 
@@ -51,12 +51,10 @@ def scatter(points: Sequence[Point], *, title: str, x_axis: str, y_axis: str) ->
     parts += _axes(x_ticks, y_ticks, across, up, x_axis=x_axis, y_axis=y_axis)
     parts.append(_line("zero", across(0), across(0), top, bottom))
     parts.append(_line("zero", left, right, up(0), up(0)))
-    named = [p for p in points if len(points) <= LABELLED or p.role == "chosen" or not p.beaten][:LABELLED]
-    heights = charts.apart([up(p.y) - 7 for p in named], gap=14, low=top, high=bottom)
-    label_y = {id(p): y for p, y in zip(named, heights, strict=True)}
-    for point in sorted(points, key=lambda p: p.role == "chosen"):
-        parts.append(_point(point, across, up, label_y=label_y.get(id(point)), right=right))
-    return "".join([*parts, "</svg>"])
+    named = [p for p in points if len(points) <= LABELLED or p.role != "plain" or not p.beaten]
+    order = sorted(points, key=lambda p: p.role == "chosen")
+    parts += [_point(point, across, up) for point in order]
+    return "".join([*parts, *_labels([p for p in order if p in named], across, up, right=right), "</svg>"])
 
 
 def curves(series: Sequence[Curve], *, title: str, x_axis: str, y_axis: str, zero: bool = False) -> str:
@@ -73,7 +71,7 @@ def curves(series: Sequence[Curve], *, title: str, x_axis: str, y_axis: str, zer
     x_ticks = nice_ticks(min(xs), max(xs), count=4)
     left, top, bottom = 52.0, 26.0, HEIGHT - 84
     right = WIDTH - charts.gutter((curve.label for curve in drawn), least=40.0)
-    across, up = Scale(x_ticks[0], x_ticks[-1], left, right), Scale(y_ticks[0], y_ticks[-1], bottom, top)
+    across, up = Scale(x_ticks[0], x_ticks[-1], left + 12, right - 8), Scale(y_ticks[0], y_ticks[-1], bottom, top)
     parts = [charts.svg_open(title, HEIGHT - 40)]
     parts += _axes(x_ticks, y_ticks, across, up, x_axis=x_axis, y_axis=y_axis)
     if zero:
@@ -100,7 +98,26 @@ def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
     return f'<line class="{kind}" {" ".join(ends)}/>'
 
 
-def _point(point: Point, across: Scale, up: Scale, *, label_y: float | None, right: float) -> str:
+def _labels(points: Sequence[Point], across: Scale, up: Scale, *, right: float) -> list[str]:
+    """A name beside each point, moved up or down until it covers no other."""
+    taken: list[tuple[float, float, float]] = []  # left, right, y
+    parts = []
+    for point in reversed(points):  # the chosen one first
+        wide, x = 7.7 * len(charts.short(point.label)), across(point.x)
+        left = x + 9 if x + 9 + wide < right + 14 else x - 9 - wide
+        heights = (up(point.y) - 8 + 14 * step for step in (0, -1, 1.8, -2, 2.8, -3, 3.8, -4, 4.8, 5.8))
+        y = next((y for y in heights if not _covers(taken, left, left + wide, y)), up(point.y) - 8)
+        taken.append((left, left + wide, y))
+        where = f'class="label {point.role}" x="{pt(left)}" y="{pt(y)}"'
+        parts.append(f"<text {where}>{escape(charts.short(point.label))}</text>")
+    return parts
+
+
+def _covers(taken: Sequence[tuple[float, float, float]], left: float, right: float, y: float) -> bool:
+    return any(left < other_right and right > other_left and abs(y - at) < 13 for other_left, other_right, at in taken)
+
+
+def _point(point: Point, across: Scale, up: Scale) -> str:
     x, y = across(point.x), up(point.y)
     shape = {"base": "square", "chosen": "diamond", "plain": "circle"}[point.role]
     hollow = " beaten" if point.beaten else ""
@@ -112,11 +129,6 @@ def _point(point: Point, across: Scale, up: Scale, *, label_y: float | None, rig
         low, high = (up(limit) for limit in point.y_span)
         parts.append(f'<path class="whisker" d="M{pt(x)} {pt(low)}V{pt(high)}"/>')
     parts.append(glyph(shape, x, y, GLYPH))
-    if label_y is not None:
-        fits = x + 10 + 7.7 * len(charts.short(point.label)) < right + 14
-        at, anchor = (x + 9, "start") if fits else (x - 9, "end")
-        where = f'x="{pt(at)}" y="{pt(label_y)}" text-anchor="{anchor}"'
-        parts.append(f"<text {where}>{escape(charts.short(point.label))}</text>")
     return "".join([*parts, "</g>"])
 
 
