@@ -74,7 +74,8 @@ def summarise(
         pairs: first arm → second arm → metric → difference (first minus second); gates: arm → metric → gate → word;
         settings: setting → metric → replicates against the base; setting_pairs: setting → setting → metric → the same;
         selection: metric → the best arm and its bias; confirmation: arms, against_base and pairs on the prompts kept
-        for it, chosen: metric → the arm that the other prompts chose, with both its means, and prompts; empty without such;
+        for it, chosen: metric → the arm that the other prompts chose, with both its means, and prompts; empty without
+        such;
         explored: the arms given as such.
     Raises:
         ValueError: a value is infinite.
