@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from test_study import make_project
 from vez import config, probing, rates, study, suite
 from vez.cli import app
-from vez.config import Config, Project, Prompt, Study, Variant
+from vez.config import Config, Project, Prompt, Sampling, Study, Variant
 from vez.events import Item, Note, Sampled
 from vez.metrics import probes
 from vez.metrics.probed import MOST, PASSES, Probes, forwards, results
@@ -82,7 +83,22 @@ def test_the_plan_tells_the_cost_beforehand_but_of_the_quick_profile(project: Co
     assert study.plan(project, "small", device="cpu").probes == f"{made.probes}, about {images * 2 / 60:.0f} min"
     quick = changed(project, 'profile = "probe"', 'profile = "quick"', name="quick.toml")
     assert study.plan(quick, "small", device="cpu").probes == ""
-    assert probing.UNPROBED == "quick"
+
+
+@pytest.mark.parametrize(
+    ("suite", "profile", "is_part"),
+    [
+        *((None, profile, True) for profile in (None, "probe", "standard", "thorough")),
+        *(("own", profile, True) for profile in ("probe", "standard")),
+        *((suite, "quick", False) for suite in (None, "own", "tiny")),
+        ("own", None, False),
+    ],
+)
+def test_studies_that_draw_much_are_probed_unasked(suite: Any, profile: Any, is_part: bool) -> None:
+    prompts = (Prompt(text="a {trigger}", id="t"),)
+    made = {"steps": 1, "variant": {"v": Variant(dataset="d")}, "prompts": prompts, "suite": suite}
+    one = Study(**made, sampling=Sampling(profile=profile))
+    assert probing.is_part_of(one) == is_part
 
 
 def test_forwards_are_those_of_the_evaluation_notes() -> None:

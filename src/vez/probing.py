@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vez import rates, suite
-from vez.config import Config
+from vez.config import Config, Study
 from vez.dataset import load as load_dataset
 from vez.events import Event, Note
 from vez.metrics.probed import MOST, forwards
@@ -18,14 +18,19 @@ from vez.sweep import Arm, counted
 if TYPE_CHECKING:
     from vez.base import Base
 
-UNPROBED = "quick"
-"""The profile of which a study draws fewer pictures than its probes would cost; `vez probe` makes them all the same."""
+PROBED = ("probe", "standard", "thorough")
+"""The profiles under which `vez study` probes; under others it draws so few pictures that probes would cost as much."""
+
+
+def is_part_of(study: Study) -> bool:
+    """Whether the whole study makes probes unasked; `vez probe` makes them of any."""
+    return (study.sampling.profile or ("standard" if study.suite != "own" else "own")) in PROBED
 
 
 def planned(config: Config, name: str, passes: Iterable[Pass], *, device: str) -> str:
     """What the probes of these passes' runs will cost, for a person; "" where the study makes none."""
     study = config.study[name]
-    if study.sampling.profile == UNPROBED:
+    if not is_part_of(study):
         return ""
     asked = []
     for one in passes:

@@ -73,7 +73,7 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     if config.study[name].precision != "fp32":
         base = None  # LoRAs are asked and drawn with merged into the base's own numbers, in fp32; one copy at a time
         base = _load_base(config, device)
-    if config.study[name].sampling.profile != probing.UNPROBED:
+    if probing.is_part_of(config.study[name]):
         yield from probe_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, device=device, base=base)
     if suite.asked(config.study[name], config.project).prompts:
