@@ -111,7 +111,7 @@ def test_ids_are_unique_and_every_link_has_a_target(page: Outline) -> None:
 
 def test_the_verdict_comes_first_and_the_command_line_says_the_same(study: Path, page: Outline) -> None:
     assert "Use v2." in page.text
-    assert page.text.index("Use v2.") < page.text.index("How it was chosen") < page.text.index("The grid")
+    assert page.text.index("Use v2.") < page.text.index("First the limits") < page.text.index("The grid")
     assert headline(study).startswith("Use v2.")
 
 
