@@ -19,7 +19,8 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-ARMS = ("reference, SDPA", "reference, plain attention", "vez")
+SELECTIVE = 'vez, checkpointing = "selective"'
+ARMS = ("reference, SDPA", "reference, plain attention", SELECTIVE, "vez")
 TOLERANCE = {"fp32": (1e-3, 1e-2), "bf16": (1e-2, 5e-2)}
 BATCHES = 4  # different ones, in turn
 
@@ -39,8 +40,9 @@ def arm(name: str, row: dict[str, Any]) -> None:
     base = random_base(work.base, device=device, dtype=DTYPES[work.dtype])
     batches = [random_batch(base, work, seed=i) for i in range(BATCHES)]
     stack = ExitStack()  # held by this frame: a context manager that nobody holds ends at once
-    if name == "vez":
-        stack.enter_context(computing(base, DTYPES[work.dtype], pixels=work.size, checkpointing=work.checkpointing))
+    if name.startswith("vez"):
+        again = "selective" if name == SELECTIVE else "none"
+        stack.enter_context(computing(base, DTYPES[work.dtype], pixels=work.size, checkpointing=again))
         ours = trainer(base, work.specs)
     else:
         from reference import reference
@@ -49,7 +51,7 @@ def arm(name: str, row: dict[str, Any]) -> None:
     for i, _ in enumerate(sys.stdin):
         batch = batches[i % BATCHES]
         began, used = perf_counter(), process_time()
-        if name == "vez":
+        if name.startswith("vez"):
             losses, norms = ours(batch)
             loss, norm = losses[0], norms[0]
         else:
@@ -140,10 +142,12 @@ def main() -> int:
     print(f"{options.warm} steps to warm up, {options.pairs} rounds")
     print(f"equal work: losses within {losses:.1e}, gradient norms within {norms:.1e} at every step\n")
     print(
-        "| arm | ms/step, median | fastest | slowest | vez's time ÷ its (rounds' range) | peak MB | vez's peak ÷ its |"
+        "| arm | ms/step, median | fastest | slowest | vez's time ÷ its (rounds' range) | CPU s/step, median | fastest "
+        "| vez's ÷ its (rounds' range) | peak MB | ÷ first's | vez's peak ÷ its |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     ours = [row["seconds"] for row in arms[-1].rows[options.warm :]]
+    own = [row["cpu"] for row in arms[-1].rows[options.warm :]]
     for one in arms:
         times = [row["seconds"] for row in one.rows[options.warm :]]
         rounds = [mine / theirs for mine, theirs in zip(ours, times, strict=True)]
@@ -151,8 +155,10 @@ def main() -> int:
         peak, mine = one.rows[-1]["peak"], arms[-1].rows[-1]["peak"]
         print(f"| {one.name} | {1e3 * statistics.median(times):.1f} | {1e3 * min(times):.1f} | ", end="")
         used = [row["cpu"] for row in one.rows[options.warm :]]
-        print(f"{1e3 * max(times):.1f} | {ratio} | {statistics.median(used):.2f} | {min(used):.2f} | ", end="")
-        print(f"{peak / 1e6:.0f} | {mine / peak:.2f} |")
+        rounds = [one / other for one, other in zip(own, used, strict=True)]
+        cpu = f"{statistics.median(own) / statistics.median(used):.2f} ({min(rounds):.2f} to {max(rounds):.2f})"
+        print(f"{1e3 * max(times):.1f} | {ratio} | {statistics.median(used):.2f} | {min(used):.2f} | {cpu} | ", end="")
+        print(f"{peak / 1e6:.0f} | {peak / arms[0].rows[-1]['peak']:.2f} | {mine / peak:.2f} |")
     return 0
 
 

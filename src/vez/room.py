@@ -10,8 +10,8 @@ peak = program + weights + LoRAs + step, where
   what is alive for a moment only and for what the allocator cannot give back. A ResNet block keeps in + out numbers per
   pixel of its level; a transformer block `KEPT` per pixel and channel, and a rank per adapted module; a text encoder's
   layer `KEPT_TEXT` per token and channel. With checkpointing, what is computed again keeps its input, and the largest
-  such block is there once. Besides: LoRAs in the base's precision, where that is not fp32, and copies of the largest
-  convolution's weights, which a CPU's library makes for a moment.
+  such block is there once. Besides: copies of the largest convolution's weights, which a CPU's library makes for a
+  moment.
 
 The counts of what is kept are read off the networks (`torch.autograd.graph.saved_tensors_hooks`); SPREAD and program
 are fitted to measured peaks on a CPU. tests/test_room.py and bench/results hold predictions against measurements.
@@ -30,7 +30,7 @@ from vez.family import Layout, Target, kohya_keys, layout_of
 from vez.shape import LoraSpec, modules_of
 
 PROGRAM = 450e6
-SPREAD = 1.37
+SPREAD = 1.7
 KEPT, KEPT_TEXT, AROUND = 19, 13, 2  # AROUND: a transformer block, what its projections keep
 COPIES = 2  # of a convolution's weights
 TOKENS = 77
@@ -292,7 +292,5 @@ def memory(
         program=PROGRAM,
         weights=weights + (FULL * vae_parameters(sizes) if vae else 0),
         loras=float(FULL * STATE_NUMBERS * width * len(ranks)),
-        step=SPREAD * number_bytes * batch * len(ranks) * kept
-        + number_bytes * (COPIES * largest if on_cpu else 0)
-        + (number_bytes * width * len(ranks) if number_bytes < FULL and checkpointing == "none" else 0),
+        step=SPREAD * number_bytes * batch * len(ranks) * kept + number_bytes * (COPIES * largest if on_cpu else 0),
     )

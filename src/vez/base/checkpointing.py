@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from vez.base.lean import replace_forward
+from vez.base.lean import large_tensors_apart, replace_forward
 from vez.base.model import Base
 from vez.config import Checkpointing
 
@@ -28,6 +28,8 @@ BLOCKS: dict[str, set[str]] = {
 @contextmanager
 def checkpointed(base: Base, how: Checkpointing) -> Iterator[None]:
     """Inside, a base's blocks are computed again in the backward pass: the same numbers from less memory."""
+    if how == "whole" and base.device.type == "cpu":
+        large_tensors_apart()
     with ExitStack() as stack:
         for network in (base.unet, *base.text_encoders):
             for module in list(network.modules()):
