@@ -148,8 +148,15 @@ def test_two_are_told_apart_only_with_confidence() -> None:
     assert front(unsure, ["v1", "v2"], axes)[1] == {}
 
 
+def test_less_than_the_best_by_more_than_a_standard_error_is_no_tie() -> None:
+    found = scored({"v1": on(similarity=0.5), "v2": on(similarity=0.6)}, prompts=8, noise=0.08, seed=3)
+    verdict = judge(found, {"v1": Effort(5, 4), "v2": Effort(50, 64)})
+    assert verdict.use == "v2" and verdict.tied == ("v1",)
+    assert "v1 is not distinguishable from it; it has the highest mean" in verdict.because
+
+
 def test_a_tie_goes_to_fewer_steps_then_lower_strength_then_smaller_rank() -> None:
-    found = scored({"v1": on(), "v2": on(), "v3": on()}, noise=0.1)
+    found = scored({"v1": on(), "v2": on(), "v3": on()}, noise=0.0)
     for efforts, use, why in (
         ([(9, 9, 1), (5, 9, 1), (7, 1, 0.5)], "v2", "took the fewest steps"),
         ([(5, 1, 1), (5, 9, 0.6), (5, 2, 0.8)], "v2", "is merged at the lowest strength"),

@@ -9,12 +9,12 @@ from typing import Any
 from vez.errors import StoreError
 from vez.report.arms import Arm, arms_of
 from vez.report.build import verdict_of
-from vez.report.evidence import Evidence, Run
+from vez.report.evidence import Evidence
 from vez.report.figures import RUN_COLUMNS, run_lines
 from vez.report.phrases import capital, counted, interval, name_of, plain, told
 from vez.report.verdict import Verdict
 from vez.report.view import data_parts, words_of
-from vez.store import write_atomic
+from vez.store import file_sha256, write_atomic
 
 FOLDER = "card"
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -61,7 +61,7 @@ def text(evidence: Evidence, verdict: Verdict, arm: Arm | None) -> str:
         "## Limits",
         *(f"- {_plain(sentence)}" for sentence in verdict.not_claimed),
         *(f"- {_plain(capital(fault.why))}" for fault in verdict.reserve),
-        *_training(arm.run if arm else None),
+        *_training(arm),
         *_data(evidence, arm),
         "## Licence",
         "Say which one, above (`license:`) and here. It has to agree with the base model’s and with those of the "
@@ -131,12 +131,15 @@ def _numbers(evidence: Evidence, arm: Arm | None) -> list[str]:
     return ["\n".join(lines), f"The numbers are {about}; the prompt is the unit.{looked}"]
 
 
-def _training(run: Run | None) -> list[str]:
-    if run is None:
+def _training(arm: Arm | None) -> list[str]:
+    if arm is None or arm.run is None or arm.file is None:
         return []
+    run = arm.run
     cells = run_lines([run], chosen_run=None)[0].cells
     said = ", ".join(f"{name} {cell}" for name, cell in zip(RUN_COLUMNS, cells, strict=True) if cell != "–")
-    return ["## Training", f"{capital(said)}. SHA-256 of the run’s last file: `{run.lora_sha256}`."]
+    lora = run.folder / Path(arm.file).name
+    sha256 = f" SHA-256 of the LoRA: `{file_sha256(lora)}`." if lora.is_file() else ""
+    return ["## Training", f"{capital(said)}.{sha256}"]
 
 
 def _data(evidence: Evidence, arm: Arm | None) -> list[str]:

@@ -5,6 +5,7 @@ better on one of them and shown to be no worse on the other. Those on the front 
 like any comparison: what the weighing cannot tell apart stays tied.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,16 @@ class Broken:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The front weighed: ``best`` has the highest mean, ``tied`` cannot be told from it; ``lower``: the others."""
+    """The front weighed: ``best`` has the highest mean, ``tied`` cannot be told from it; ``lower``: the others.
+
+    ``near`` are those of ``tied`` that lie within one standard error of the best: among them what costs less comes
+    first (the one-standard-error rule; Breiman et al., "Classification and Regression Trees", 1984, §3.4.3). Not to be
+    told apart is not enough: with few prompts a LoRA that has learned next to nothing is not told from the best either.
+    """
 
     best: str
     tied: tuple[str, ...]
+    near: tuple[str, ...]
     lower: tuple[str, ...]
     values: Mapping[str, float]
 
@@ -168,7 +175,10 @@ def weigh(scores: Scores, arms: Sequence[str], axes: Axes, *, weight: float) -> 
         if stats.verdict(of.diff, p, higher_is_better=True) == "better"
     }
     tied = tuple(arm for arm in arms if arm not in lower)
-    return Weighed(best, tied, tuple(arm for arm in arms if arm in lower), means)
+    errors = {arm: (of.sd or 0.0) / math.sqrt(of.n_prompts) for arm, of in zip(rivals, found, strict=True)}
+    diffs = {arm: of.diff for arm, of in zip(rivals, found, strict=True)}
+    near = tuple(arm for arm in tied if arm == best or (arm in diffs and diffs[arm] <= errors[arm]))
+    return Weighed(best, tied, near, tuple(arm for arm in arms if arm in lower), means)
 
 
 def turned_mean(scores: Scores, arm: str, metric: str) -> float:

@@ -1,8 +1,8 @@
 """From scores to sentences: which LoRA to use, why, how sure that is, what is not claimed, what would change it. Pure.
 
-Gates first, then the front of concept and rest of the prompt, then the reader's weight; of those that cannot be told
-apart the one with fewer steps, then the lower strength, then the smaller rank: what costs less and holds less is
-preferred until something speaks against it. The words are those of the scores.
+Gates first, then the front of concept and rest of the prompt, then the reader's weight; of those within a standard
+error of the best the one with fewer steps, then the lower strength, then the smaller rank: what costs less and holds
+less is preferred until something speaks against it. The words are those of the scores.
 """
 
 import math
@@ -95,12 +95,12 @@ def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, weight: float
         return _none_fit(scores, faults, efforts, axes, weight)
     kept, dominated = front(scores, fit, axes)
     weighed = weigh(scores, kept, axes, weight=weight)
-    use = min(weighed.tied, key=lambda arm: (*_cost(efforts[arm]), -weighed.values[arm], arm))
+    use = min(weighed.near, key=lambda arm: (*_cost(efforts[arm]), -weighed.values[arm], arm))
     tied = tuple(arm for arm in weighed.tied if arm != use)
     return Verdict(
         use=use,
         headline=f"Use {called(use, efforts)}.",
-        because=_because(scores, use, tied, efforts, axes, faults),
+        because=_because(use, tied, weighed.near, efforts, faults),
         sure=(
             *caveats.confirmed(scores, use, axes),
             *_sure(scores, use, axes),
@@ -140,11 +140,10 @@ def _cost(effort: Effort) -> tuple[float, float, float]:
 
 
 def _because(
-    scores: Scores,
     use: str,
     tied: Sequence[str],
+    near: Sequence[str],
     efforts: Mapping[str, Effort],
-    axes: Axes,
     faults: Mapping[str, Sequence[Broken]],
 ) -> str:
     said = []
@@ -155,12 +154,20 @@ def _because(
     if tied:
         are = "is" if len(tied) == 1 else "are"
         some = listed([called(arm, efforts) for arm in tied]) if len(tied) <= 4 else f"{len(tied)} others"
-        said.append(f"{some} {are} not distinguishable from it; {_reason(use, tied, efforts)}.")
+        said.append(f"{some} {are} not distinguishable from it; {_reason(use, tied, near, efforts)}.")
     return " ".join(said)
 
 
-def _reason(use: str, tied: Sequence[str], efforts: Mapping[str, Effort]) -> str:
+def _reason(use: str, tied: Sequence[str], near: Sequence[str], efforts: Mapping[str, Effort]) -> str:
     """Why this one of several that cannot be told apart; only what the numbers bear out."""
+    rivals = [arm for arm in near if arm != use]
+    if not rivals:
+        return "it has the highest mean, by more than a standard error"
+    of = "" if set(tied) <= set(near) else "of those within a standard error of the best "
+    return of + _cheapest(use, rivals, efforts)
+
+
+def _cheapest(use: str, tied: Sequence[str], efforts: Mapping[str, Effort]) -> str:
     mine, theirs = _cost(efforts[use]), [_cost(efforts[arm]) for arm in tied]
     if any(math.isinf(number) for cost in (mine, *theirs) for number in cost) or mine in theirs:
         return "nothing tells them apart, and one had to be named"
