@@ -820,3 +820,8 @@ def test_the_command_prints_the_list_and_asks_for_what_is_missing(tmp_path: Path
 def test_gradient_checkpointing_is_the_whole_kind() -> None:
     assert carry({"gradient_checkpointing": True}, near=Path("c.toml")).tables["study"]["checkpointing"] == "whole"
     assert "checkpointing" not in carry({"gradient_checkpointing": False}, near=Path("c.toml")).tables["study"]
+
+
+def test_mixed_precision_is_carried_as_it_is() -> None:
+    for name, precision in (("fp16", "fp16"), ("bf16", "bf16")):
+        assert carry({"mixed_precision": name}, near=Path("c.toml")).tables["study"]["precision"] == precision
