@@ -7,6 +7,7 @@ import vez.config
 from vez.config import (
     PICTURE_CHECKS,
     WORD_CHECKS,
+    Block,
     Checks,
     Collect,
     Config,
@@ -134,7 +135,7 @@ def test_expand() -> None:
 
 TABLES = (
     *(Project, Collect, Rule, Override, Exclusion, Waiver, Checks, Dataset),
-    *(Variant, Sampling, Prompt, Study, Config),
+    *(Variant, Block, Sampling, Prompt, Study, Config),
 )
 
 

@@ -97,7 +97,6 @@ def _context(evidence: Evidence, weight: float, picture_budget: int) -> dict[str
     plates = {name: of(evidence, verdict) for name, of in SHEETS.items()}
     pictures = [*sheets.wanted(*plates.values()), *view.wanted_cells((*grids, *more), tests, data)]
     album = embed(pictures, budget=picture_budget)
-    chosen_run = _chosen_run(arms, verdict.use)
     chosen = next((arm for arm in arms if arm.name in (verdict.use, verdict.nearest)), None)
     with_lora = [arm.name for arm in arms if arm.run is not None]
     return {
@@ -132,17 +131,7 @@ def _context(evidence: Evidence, weight: float, picture_budget: int) -> dict[str
         "main": EXPECTED,
         "clip": evidence.scores and evidence.scores.clip,
         "reference": figures.reference_lines(evidence.scores),
-        "training": figures.training_chart(
-            evidence.runs, chosen_run=chosen_run, title="Training loss of each run, smoothed"
-        ),
-        "held_out": figures.held_out_chart(
-            evidence.runs, chosen_run=chosen_run, title="Loss of each run on held-out pictures at fixed noise"
-        ),
-        "gap": figures.gap_chart(
-            evidence.runs, chosen_run=chosen_run, title="Held-out minus trained-on loss of each run at fixed noise"
-        ),
-        "run_columns": figures.RUN_COLUMNS,
-        "runs": figures.run_lines(evidence.runs, chosen_run=chosen_run),
+        **_runs(evidence, chosen_run=_chosen_run(arms, verdict.use)),
         "data": data,
         "changes": [(f"changes/{quote(page)}", page.removesuffix(".html")) for page in evidence.changes],
         "lints": dataset_section.lint_parts(evidence.lints),
@@ -150,6 +139,23 @@ def _context(evidence: Evidence, weight: float, picture_budget: int) -> dict[str
         "album": album,
         "picture_note": f"{_picture_note(album)} {view.suite_note(evidence)}".rstrip(),
         "commands": _commands(evidence.study),
+    }
+
+
+def _runs(evidence: Evidence, *, chosen_run: str | None) -> dict[str, Any]:
+    """The curves of the runs, and their table."""
+    runs = evidence.runs
+    loss, fixed = "Training loss of each run, smoothed", "at fixed noise"
+    held_out, gap = (
+        f"Loss of each run on held-out pictures {fixed}",
+        f"Held-out minus trained-on loss of each run {fixed}",
+    )
+    return {
+        "training": figures.training_chart(runs, chosen_run=chosen_run, title=loss),
+        "held_out": figures.held_out_chart(runs, chosen_run=chosen_run, title=held_out),
+        "gap": figures.gap_chart(runs, chosen_run=chosen_run, title=gap),
+        "run_columns": figures.RUN_COLUMNS,
+        "runs": figures.run_lines(runs, chosen_run=chosen_run),
     }
 
 
