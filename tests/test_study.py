@@ -190,7 +190,7 @@ def test_a_study_in_one_call_and_a_second_one_that_makes_nothing(
     assert not any(isinstance(event, Step | Sampled) for event in again)
     assert done.artifact_path.read_bytes() == page, "the same artifacts give the same page"
     changed = {p.name for p, time in made.items() if p.stat().st_mtime_ns != time}
-    assert changed == {"report.html"}
+    assert changed == {"report.html", "README.md"}  # the page and the card, in the same bytes
     hidden = {"text": "a girl wearing {trigger} on a hill", "context": "on a hill", "set": "G", "id": "hill"}
     prompts = [*(prompt.model_dump() for prompt in project.study["small"].prompts), hidden]
     small = type(project.study["small"]).model_validate(project.study["small"].model_dump() | {"prompts": prompts})

@@ -97,6 +97,16 @@ def test_the_card_is_ready_for_the_hub(swept: Path, evidence: Evidence, tmp_path
     (swept / "gone").rename(swept / "runs" / "v2-0" / "lora-000020.safetensors")
 
 
+def test_a_card_that_somebody_edited_is_kept(evidence: Evidence, tmp_path: Path) -> None:
+    made = card.write(evidence, tmp_path)
+    first = made.read_bytes()
+    assert card.write(evidence, tmp_path) == made and made.read_bytes() == first
+    edited = first.replace(b"# license: say which one", b"license: cc-by-4.0")
+    made.write_bytes(edited)
+    assert card.write(evidence, tmp_path) == tmp_path / "README.new.md"
+    assert made.read_bytes() == edited and (tmp_path / "README.new.md").read_bytes() == first
+
+
 def test_nothing_in_the_card_is_read_as_markup() -> None:
     assert card._plain("<b>*x*</b> [a](b)\n# c") == "&lt;b&gt;\\*x\\*&lt;/b&gt; \\[a\\](b) \\# c"
     front = card._front_matter({"base": "maker/model-1.5", "trigger": '"\n---\nevil: true'})

@@ -1,5 +1,6 @@
 """The model card: README.md for the Hugging Face Hub, beside the LoRA that the verdict names. Numbers and limits."""
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ from vez.report.view import data_parts, words_of
 from vez.store import file_sha256, write_atomic
 
 FOLDER = "card"
+_MARK = "\n<!-- as vez wrote it: {} -->\n"  # the hash of what stands above it
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~])")
 
@@ -24,19 +26,36 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~])")
 def write(evidence: Evidence, folder: Path, *, weight: float = 0.5, with_lora: bool = False) -> Path:
     """Write README.md into a folder, and beside it the LoRA that it is about; returns the card.
 
-    No path of this machine and no licence stands in it: the person says the licence. Raises StoreError where it cannot
-    be written.
+    No path of this machine and no licence stands in it: the person says the licence. A card that somebody has edited
+    stays as it is, and the new one is README.new.md. Raises StoreError where it cannot be written.
     """
     verdict = verdict_of(evidence, weight=weight)
     arm = next((arm for arm in arms_of(evidence) if arm.name == (verdict.use or verdict.nearest)), None)
-    write_atomic(folder / "README.md", text(evidence, verdict, arm).encode("utf-8"))
+    card = folder / "README.md"
+    if card.exists() and not _as_written(card):
+        card = folder / "README.new.md"
+    body = text(evidence, verdict, arm)
+    write_atomic(card, f"{body}{_MARK.format(_sha256(body))}".encode())
     if with_lora and arm is not None and arm.run is not None and arm.file is not None:
         lora = arm.run.folder / Path(arm.file).name
         try:
             write_atomic(folder / file_name(evidence, arm), lora.read_bytes())
         except OSError as error:
             raise StoreError(f"{lora} cannot be read ({error.strerror}); train again, or leave --card out") from error
-    return folder / "README.md"
+    return card
+
+
+def _as_written(card: Path) -> bool:
+    """Whether nobody has touched a card since it was made."""
+    try:
+        body, mark, rest = card.read_text(encoding="utf-8").rpartition(_MARK.partition("{}")[0])
+    except (OSError, UnicodeDecodeError):
+        return False
+    return f"{mark}{rest}" == _MARK.format(_sha256(body))
+
+
+def _sha256(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def file_name(evidence: Evidence, arm: Arm) -> str:
