@@ -42,7 +42,7 @@ PROFILES: Final[Mapping[str, Mapping[tuple[str, str], Share]]] = {
         ("C", "trigger"): (8, 4),
         ("D", "class"): (12, 2),
         ("D", "wrong"): (12, 2),
-        ("E", "none"): (6, 4),
+        ("E", "none"): (12, 2),
         ("F", "drift"): (12, 2),
     },
     "thorough": {
@@ -52,7 +52,7 @@ PROFILES: Final[Mapping[str, Mapping[tuple[str, str], Share]]] = {
         ("D", "class"): (12, 4),
         ("D", "wrong"): (12, 2),
         ("D", "none"): (12, 2),
-        ("E", "none"): (6, 8),
+        ("E", "none"): (12, 4),
         ("F", "drift"): (12, 4),
     },
     CONFIRM: {("G", "trigger"): (12, 4)},

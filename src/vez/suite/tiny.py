@@ -75,6 +75,12 @@ _NEIGHBOURS = (
     "a girl wearing a purple dress, in a field of flowers, sunny day",
     "a woman wearing a {noun}, in front of a plain wall",
     "a girl with black hair, stairs, sunny day",
+    "a woman wearing a yellow dress, in a living room",
+    "a girl wearing an orange skirt, mountains, sunset",
+    "a woman wearing a pink coat, city street, at night",
+    "a girl wearing a blue striped sweater, forest, rain",
+    "a mannequin wearing a green dress, plain wall",
+    "a woman with red hair, mountains, snow",
 )
 _UNRELATED = (
     "a man wearing a blue hoodie, city street, rain",

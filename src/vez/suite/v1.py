@@ -1,7 +1,7 @@
 """Suite v1: prompts for any concept, in four wordings: a garment, a person, a thing and a style differ in grammar.
 
 Sets and their sizes: A in-distribution 6 · B recontextualisation 24, of which the first 12 are the standard ones ·
-C composition 8 · D trigger ablation, made of B · E class drift 6 · F unrelated drift 12 · G confirmation 12, other
+C composition 8 · D trigger ablation, made of B · E class drift 12 · F unrelated drift 12 · G confirmation 12, other
 words for what B and C ask. The scenes of B follow the idea of DreamBooth's list (Ruiz et al.
 2023, supplementary) and of CustomConcept101's prompts for wearables and things; the words are our own.
 """
@@ -91,6 +91,12 @@ GARMENT = Wording(
         "a wedding photo of a couple",
         "a photo of a girl in a coat",
         "a photo of a {noun}",
+        "a photo of a woman in a blouse and a long skirt",
+        "a photo of an old woman with a headscarf",
+        "a photo of a waiter in a vest",
+        "a photo of people at a village fair",
+        "a photo of a child in a school uniform",
+        "a photo of a queen in an embroidered gown",
     ),
     unrelated=_UNRELATED,
     again=(
@@ -132,6 +138,12 @@ CHARACTER = Wording(
         "a photo of two people talking",
         "a portrait of an old woman",
         "a photo of a {noun}",
+        "a portrait photo of a young man",
+        "a photo of a girl in a garden",
+        "a photo of a teacher in a classroom",
+        "a photo of a family at a table",
+        "a photo of a man in a suit",
+        "a painting of a young woman",
     ),
     unrelated=tuple("a photo of a horse on a meadow" if "old man" in text else text for text in _UNRELATED),
     again=(
@@ -173,6 +185,12 @@ OBJECT = Wording(
         "a photo of a shelf full of things",
         "a photo of a shop window",
         "a photo of a table with things on it",
+        "a photo of an old {noun}",
+        "a photo of a {noun} in a museum",
+        "a photo of a child with a toy",
+        "a photo of a market stall",
+        "a photo of hands holding something",
+        "a still life painting",
     ),
     unrelated=_UNRELATED,
     again=(
@@ -241,6 +259,12 @@ STYLE = Wording(
         "an oil painting of a storm",
         "an illustration of a child",
         "a poster",
+        "a painted portrait of a woman",
+        "an ink drawing of a tree",
+        "a postcard of a city",
+        "a mural on a wall",
+        "a page of a comic book",
+        "a charcoal sketch of a man",
     ),
     unrelated=tuple("a photo of a ship at sea" if "oil painting" in text else text for text in _UNRELATED),
     again=tuple(
