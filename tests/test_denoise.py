@@ -67,7 +67,7 @@ def test_the_loss_is_the_pipelines(random_base: Base, batch: Batch) -> None:
     with torch.no_grad():
         states = random_base.text_encoder(batch.tokens)[0]
         x = DDPMScheduler(**DDPM).add_noise(batch.latents, batch.noise, batch.timesteps)
-        prediction = random_base.unet(x, batch.timesteps, states).sample
+        prediction = random_base.unet(x, batch.timesteps, states)
         losses = sample_losses(random_base, batch, variants=1)[0]
     torch.testing.assert_close(losses, ((prediction - batch.noise) ** 2).mean(dim=(1, 2, 3)))
 

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from full_size import empty
 from ldm_files import Kind, ldm_tensors, make_small
 from test_lora import attached, batch, difference, steps
+from theirs import parts_of, unet_of
 from vez import base as bases
 from vez.base import Base
 from vez.base.checkpointing import checkpointed
@@ -68,7 +69,7 @@ def test_the_table_names_what_kohya_adapts_with_a_conv_dim(family: Base) -> None
     """kohya walks the live modules by class; the table must come to the same ones without walking."""
     live = {
         f"{path}.{inner}" if inner else path
-        for path, module in family.unet.named_modules()
+        for path, module in unet_of(family).named_modules()
         if isinstance(module, Transformer2DModel | ResnetBlock2D | Downsample2D | Upsample2D)
         for inner, child in module.named_modules()
         if isinstance(child, nn.Linear | nn.Conv2d)
@@ -310,18 +311,15 @@ def test_what_is_saved_is_read_and_fits(family: Base, tmp_path: Path) -> None:
 @pytest.fixture
 def pipeline(family: Base) -> Any:
     """diffusers' pipeline of the family, with networks of its own."""
-    own = bases.load(str(family.path))
-    parts: dict[str, Any] = {"unet": own.unet, "vae": own.vae}
+    parts = parts_of(bases.load(str(family.path)))
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    parts |= {"scheduler": scheduler, "text_encoder": own.text_encoders[0], "tokenizer": own.tokenizers[0]}
     if family.family.pooled:
-        parts |= {"text_encoder_2": own.text_encoders[1], "tokenizer_2": own.tokenizers[1]}
-        made: Any = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+        made: Any = StableDiffusionXLPipeline(**parts, scheduler=scheduler, add_watermarker=False)
     else:
         made = StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
     made.set_progress_bar_config(disable=True)
     return made

@@ -38,9 +38,9 @@ def test_parameters_are_those_of_stable_diffusion_1_5() -> None:
 @pytest.mark.parametrize("shape", ["sd1", "sd2", "sdxl"])
 def test_parameters_are_those_of_modules_of_every_family(shape: str) -> None:
     base = shaped(shape, device=torch.device("meta"), dtype=torch.bfloat16)
-    texts: list[Any] = [encoder.config for encoder in base.text_encoders]
-    unet: Any = base.unet.config
-    sizes = Sizes(dict(unet), tuple(text.to_dict() for text in texts), {"block_out_channels": [128, 256, 512, 512]})
+    texts: list[Any] = [vars(encoder.config) for encoder in base.text_encoders]
+    unet: Any = vars(base.unet.config)
+    sizes = Sizes(unet, tuple(texts), {"block_out_channels": [128, 256, 512, 512]})
     assert unet_parameters(sizes) == sum(p.numel() for p in base.unet.parameters())
     assert text_parameters(sizes) == sum(p.numel() for e in base.text_encoders for p in e.parameters())
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from full_size import empty
 from ldm_files import Kind, ldm_tensors, make_small
+from theirs import parts_of, unet_of
 from vez import base as bases
 from vez import interop
 from vez.base import Base, predict
@@ -109,7 +110,7 @@ def test_a_forward_pass_is_diffusers_own(xl: Base) -> None:
     x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 900])
     text = bases.encode_text(xl, ["zolka", "a girl"])
     sizes = torch.tensor([[512.0, 640, 0, 8, 64, 64]] * 2)
-    unet: Any = xl.unet
+    unet = unet_of(xl)
     with torch.no_grad():
         ours = predict(xl, x, t, text=text, sizes=sizes)
         added = {"text_embeds": text.pooled, "time_ids": sizes}
@@ -210,12 +211,7 @@ def pipeline_of(base: Base) -> Any:
         steps_offset=1,
     )
     made = StableDiffusionXLPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoders[0],
-        text_encoder_2=base.text_encoders[1],
-        tokenizer=base.tokenizers[0],
-        tokenizer_2=base.tokenizers[1],
-        unet=base.unet,
+        **parts_of(base),
         scheduler=scheduler,
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from theirs import parts_of, texts_of, tokenizers_of
 from vez import base as bases
 from vez.base import Base
 from vez.errors import BaseModelError
@@ -17,7 +18,7 @@ CAPTIONS = ["a girl wearing zolka in the snow", "", "zolka, a doll " * 60]
 
 def kohya_ids(base: Base, caption: str, *, pieces: int, which: int = 0) -> Tensor:
     """By hand, as kohya's get_input_ids cuts them: (pieces, 77)."""
-    tokenizer, pad = base.tokenizers[which], base.pads[which]
+    tokenizer, pad = tokenizers_of(base)[which], base.pads[which]
     end = tokenizer.eos_token_id
     ids = tokenizer(caption, truncation=True, max_length=75 * pieces + 2).input_ids
     ids += [pad] * (75 * pieces + 2 - len(ids))
@@ -38,7 +39,7 @@ def test_pieces_are_encoded_and_joined_as_kohya_does(
     family_folders: dict[str, Path], kind: str, tokens: int, skip: int
 ) -> None:
     base = bases.load(str(family_folders[kind]), tokens=tokens, clip_skip=skip)
-    encoder: Any = base.text_encoder
+    (encoder,) = texts_of(base)
     pieces = tokens // 75
     states = bases.encode_text(base, CAPTIONS).states
     assert states.shape[1] == tokens + 2
@@ -81,23 +82,12 @@ def test_settings_make_it_another_base(family_folders: dict[str, Path]) -> None:
 
 
 def test_sdxl_conditioning_is_diffusers_own(family_folders: dict[str, Path]) -> None:
-    pipeline = StableDiffusionXLPipeline(
-        vae=None, unet=None, scheduler=None, **parts(base := bases.load(str(family_folders["sdxl"])))
-    )
+    pipeline = StableDiffusionXLPipeline(scheduler=None, **parts_of(base := bases.load(str(family_folders["sdxl"]))))
     states, _, pooled, _ = pipeline.encode_prompt(CAPTIONS, do_classifier_free_guidance=False, device="cpu")
     ours = bases.encode_text(base, CAPTIONS)
     assert ours.pooled is not None and ours.states.shape == (3, 77, 192)
     torch.testing.assert_close(ours.states, states, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.pooled, pooled, rtol=1e-5, atol=1e-5)
-
-
-def parts(base: Base) -> dict[str, Any]:
-    return {
-        "text_encoder": base.text_encoders[0],
-        "text_encoder_2": base.text_encoders[1],
-        "tokenizer": base.tokenizers[0],
-        "tokenizer_2": base.tokenizers[1],
-    }
 
 
 def test_sdxl_in_pieces(family_folders: dict[str, Path]) -> None:
@@ -106,7 +96,7 @@ def test_sdxl_in_pieces(family_folders: dict[str, Path]) -> None:
     assert states.states.shape == (3, 152, 192)
     for caption, ours, pooled in zip(CAPTIONS, states.states, states.pooled, strict=True):  # type: ignore[arg-type]
         halves = []
-        for which, encoder in enumerate(base.text_encoders):
+        for which, encoder in enumerate(texts_of(base)):
             with torch.no_grad():
                 out: Any = encoder(input_ids=kohya_ids(base, caption, pieces=2, which=which), output_hidden_states=True)
             hidden = out.hidden_states[-2]

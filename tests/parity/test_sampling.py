@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from theirs import parts_of
 from vez import base as bases
 from vez.base.schedule import schedule_of
 from vez.solver import denoise, moves, noise
@@ -72,10 +73,7 @@ def test_a_walk_from_pure_noise_is_diffusers_walk(solver: str, steps: int) -> No
 def test_pixels_of_a_stable_diffusion_pipeline(random_base_folder: Path, solver: str) -> None:
     base = bases.load(str(random_base_folder))
     pipeline = StableDiffusionPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=base.unet,
+        **parts_of(base),
         scheduler=theirs(solver),
         safety_checker=None,
         feature_extractor=None,

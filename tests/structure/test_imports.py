@@ -20,6 +20,7 @@ MAY_IMPORT_HEAVY = {
     "images/captioners/",
     "lint/tokens.py",
     "base/",
+    "nets/",
     "lora.py",
     "layers.py",
     "optim.py",

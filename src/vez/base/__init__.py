@@ -1,4 +1,4 @@
-"""The base: the frozen model that is trained on; diffusers' and transformers' modules hold its weights.
+"""The base: the frozen model that is trained on; `vez.nets` holds its weights.
 
 A base is "tiny" (the one in the package), a folder in diffusers' layout, a hub id, or a single LDM file. What differs
 between families stands in `vez.family`; what differs between two bases of one family is read from their own files.

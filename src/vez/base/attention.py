@@ -4,21 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
+
+from vez.nets.attention import split
 
 _LARGEST = 4 * 2**20  # bytes of the matrices that are made at once
 
 
 class _Products(torch.autograd.Function):
-    """softmax(scale · q kᵀ) v by diffusers' own `get_attention_scores`; keeps q, k and v."""
+    """softmax(q kᵀ / √d) v; keeps q, k and v."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, attn: Any) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, exact: bool) -> Tensor:
         """q (N·H, T, D), k and v (N·H, S, D) -> (N·H, T, D)."""
         ctx.save_for_backward(q, k, v)
-        ctx.attn = attn
-        return torch.cat([_product(attn, q[part], k[part], v[part]) for part in _parts(q, k)])
+        ctx.exact = exact
+        return torch.cat([_product(q[part], k[part], v[part], exact) for part in _parts(q, k)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -28,14 +29,17 @@ class _Products(torch.autograd.Function):
         for part in _parts(*kept[:2]):
             with torch.enable_grad():
                 some = [tensor[part].detach().requires_grad_() for tensor in kept]
-                out = _product(ctx.attn, *some)
+                out = _product(some[0], some[1], some[2], ctx.exact)
             found.append(torch.autograd.grad(out, some, grads[0][part]))
         dq, dk, dv = (torch.cat(column) for column in zip(*found, strict=True))
         return dq, dk, dv, None
 
 
-def _product(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.bmm(attn.get_attention_scores(q, k, None), v)
+def _product(q: Tensor, k: Tensor, v: Tensor, exact: bool) -> Tensor:
+    asked, given = (q.float(), k.float()) if exact else (q, k)
+    nothing = asked.new_empty(len(q), q.shape[1], k.shape[1])
+    scores = torch.baddbmm(nothing, asked, given.mT, beta=0, alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(dim=-1).to(q.dtype), v)
 
 
 def _parts(q: Tensor, k: Tensor) -> Iterator[slice]:
@@ -44,25 +48,14 @@ def _parts(q: Tensor, k: Tensor) -> Iterator[slice]:
     return (slice(i, i + at_once) for i in range(0, len(q), at_once))
 
 
-class PlainAttention(AttnProcessor):  # type: ignore[misc]
-    """diffusers' attention in plain products, for what the U-Nets of Stable Diffusion ask of it."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        """(N, T, C) of one sequence, or asked of another (N, S, D) -> (N, T, C)."""
-        if attention_mask is not None or attn.group_norm is not None or attn.norm_cross or attn.residual_connection:
-            out: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-            return out
-        other = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        asked = (attn.to_q(hidden_states), attn.to_k(other), attn.to_v(other))
-        apply: Any = _Products.apply
-        mixed = attn.batch_to_head_dim(apply(*(attn.head_to_batch_dim(one) for one in asked), attn))
-        return attn.to_out[1](attn.to_out[0](mixed)) / attn.rescale_output_factor  # type: ignore[no-any-return]
+def plain(q: Tensor, k: Tensor, v: Tensor, *, heads: int, causal: bool = False, exact: bool = False) -> Tensor:
+    """A `vez.nets.attention.Mix` in plain products. Where it is causal, a caption's, its small matrices are kept."""
+    q, k, v = (split(one, heads) for one in (q, k, v))  # (N, H, T, D)
+    if causal:
+        scores = torch.matmul(q, k.mT) * q.shape[-1] ** -0.5
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        shares = scores.masked_fill(later, float("-inf")).softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+        return torch.matmul(shares, v).transpose(1, 2).flatten(2)
+    apply: Any = _Products.apply
+    mixed: Tensor = apply(*(one.flatten(0, 1) for one in (q, k, v)), exact)  # (N·H, T, D)
+    return mixed.view(q.shape).transpose(1, 2).flatten(2)

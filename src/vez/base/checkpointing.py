@@ -10,19 +10,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vez.base.lean import large_tensors_apart, replace_forward
 from vez.base.model import Base
 from vez.config import Checkpointing
+from vez.nets.blocks import Resnet
+from vez.nets.clip import TextLayer
+from vez.nets.unet import Transformer, TransformerBlock
 
-_TEXT = {"CLIPEncoderLayer"}
-BLOCKS: dict[str, set[str]] = {
-    "none": set(),
-    "selective": {"BasicTransformerBlock", *_TEXT},
-    "whole": {"ResnetBlock2D", "Transformer2DModel", *_TEXT},
+BLOCKS: dict[Checkpointing, tuple[type[nn.Module], ...]] = {
+    "none": (),
+    "selective": (TransformerBlock, TextLayer),
+    "whole": (Resnet, Transformer, TextLayer),
 }
-"""Classes of diffusers' and transformers' blocks that are computed again."""
+"""Blocks that are computed again."""
 
 
 @contextmanager
@@ -33,7 +36,7 @@ def checkpointed(base: Base, how: Checkpointing) -> Iterator[None]:
     with ExitStack() as stack:
         for network in (base.unet, *base.text_encoders):
             for module in list(network.modules()):
-                if type(module).__name__ in BLOCKS[how]:
+                if isinstance(module, BLOCKS[how]):
                     replace_forward(stack, module, _again(module.forward))
         yield
 

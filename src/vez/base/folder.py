@@ -1,26 +1,28 @@
 """A base in diffusers' layout: one folder per part, each with its configuration and its weights."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
-from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
-from vez.base.model import Parts, Prediction
+from vez.base.model import Parts, Prediction, TextNetwork
 from vez.base.schedule import schedule_of
 from vez.errors import BaseModelError
 from vez.family import family_of, layout_of
+from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.unet import UNet, UNetConfig
+from vez.nets.vae import Vae, VaeConfig
+from vez.nets.weights import Source, assemble, open_file
 
 _MODEL, _TEXT = "diffusion_pytorch_model.safetensors", "model.safetensors"
 _WEIGHTS = {"unet": _MODEL, "vae": _MODEL, "text_encoder": _TEXT}
 _CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "vocab.json"}
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _SECOND = ("text_encoder_2", "tokenizer_2")  # SDXL's
+_OLD_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_AGAIN = "copy the base again"
 HUB_FILES = (
     "model_index.json",
     "*/*.json",
@@ -31,34 +33,37 @@ HUB_FILES = (
 )
 
 
-def read_folder(path: Path, *, dtype: torch.dtype, prediction: Prediction | None = None) -> Parts:
-    """The parts of a diffusers folder. Raises BaseModelError."""
+def read_folder(
+    path: Path, *, dtype: torch.dtype, device: torch.device, prediction: Prediction | None = None, has_vae: bool = True
+) -> Parts:
+    """The parts of a diffusers folder. ``has_vae`` False: the VAE comes from elsewhere. Raises BaseModelError."""
     weights = _check_files(path)
     texts = [part for part in ("text_encoder", "text_encoder_2") if part in weights]
     unet_config = read_json(path / "unet" / "config.json")
     text_configs = [read_json(path / part / "config.json") for part in texts]
+    own, texts_own = UNetConfig.of(unet_config), [TextConfig.of(config) for config in text_configs]
     layout = layout_of(unet_config, text_configs)
     family = family_of(unet_config, text_configs, layout)
     schedule = schedule_of(read_json(path / "scheduler" / _CONFIGS["scheduler"]), prediction=prediction)
-    vae = read_module(AutoencoderKL, weights["vae"], torch.float32)
+    vae_config = VaeConfig.of(read_json(path / "vae" / "config.json"))
     tokenizers = tuple(read_tokenizer(path / part.replace("text_encoder", "tokenizer")) for part in texts)
-    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-    vae_config: Any = vae.config
-    factor = 2 ** (len(vae_config.block_out_channels) - 1)
     configs = [path / part / name for part, name in _CONFIGS.items()]
     if len(texts) > 1:
         configs.append(path / "tokenizer_2" / _CONFIGS["tokenizer"])
     return Parts(
-        unet=read_module(UNet2DConditionModel, weights["unet"], dtype),
-        vae=vae,
-        text_encoders=tuple(read_module(kinds[n], weights[part], dtype) for n, part in enumerate(texts)),
+        unet=read_unet(weights["unet"], own, dtype, device),
+        vae=read_vae_weights(weights["vae"], vae_config, device) if has_vae else None,
+        text_encoders=tuple(
+            read_text(weights[part], config, dtype, device, projected=n == 1)
+            for n, (part, config) in enumerate(zip(texts, texts_own, strict=True))
+        ),
         tokenizers=tokenizers,
         pads=tuple(int(tokenizer.pad_token_id) for tokenizer in tokenizers),
         family=family,
         layout=layout,
         schedule=schedule,
-        size=int(unet_config.get("sample_size") or 64) * factor,
-        latent_scale=float(vae_config.scaling_factor),
+        size=own.sample_size * 2 ** (len(vae_config.block_out_channels) - 1),
+        latent_scale=vae_config.scaling_factor,
         weights=weights,
         files=(*weights.values(), *configs),
     )
@@ -66,6 +71,8 @@ def read_folder(path: Path, *, dtype: torch.dtype, prediction: Prediction | None
 
 def read_tokenizer(path: Path) -> Any:
     """A folder's tokenizer. Raises BaseModelError."""
+    from transformers import CLIPTokenizer
+
     try:
         return CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -110,29 +117,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_module(kind: Any, weights: Path, dtype: torch.dtype) -> nn.Module:
-    """One part from its folder, frozen; every one of its weights must be in the file, and fit."""
-    variant = "fp16" if weights.name.endswith(".fp16.safetensors") else None
-    key = "dtype" if kind in (CLIPTextModel, CLIPTextModelWithProjection) else "torch_dtype"
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # a library's bar on stderr; what a person sees are vez's events
-    try:
-        module, info = kind.from_pretrained(
-            weights.parent,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **{key: dtype},
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"{weights} cannot be loaded ({first}); copy the base again") from error
-    finally:
-        if bar:
-            transformers_logging.enable_progress_bar()
-    wrong = [*info["missing_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise BaseModelError(f"{weights} lacks {wrong[0]!r} and {len(wrong) - 1} more weights; copy the base again")
-    frozen: nn.Module = module.eval().requires_grad_(False)
-    return frozen
+def read_unet(weights: Path, config: UNetConfig, dtype: torch.dtype, device: torch.device) -> UNet:
+    """A U-Net from its file, frozen; every one of its weights must be in the file, and fit. Raises BaseModelError."""
+    return assemble(
+        lambda: UNet(config), _sources(weights), dtype=dtype, device=device, what=str(weights), again=_AGAIN
+    )
+
+
+def read_vae_weights(weights: Path, config: VaeConfig, device: torch.device) -> Vae:
+    """A VAE from its file, fp32. Those of 2022 call the attention's matrices otherwise. Raises BaseModelError."""
+    sources = {}
+    for name, source in _sources(weights).items():
+        for old, new in _OLD_VAE.items():
+            name = name.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
+        sources[name] = source
+    return assemble(lambda: Vae(config), sources, dtype=torch.float32, device=device, what=str(weights), again=_AGAIN)
+
+
+def read_text(
+    weights: Path, config: TextConfig, dtype: torch.dtype, device: torch.device, *, projected: bool
+) -> TextNetwork:
+    """A text encoder from its file. Raises BaseModelError."""
+    level = "text_model." if projected else ""  # files have it in front of each name or leave it out
+    sources = {
+        name if name.startswith("text_projection") else level + name.removeprefix("text_model."): source
+        for name, source in _sources(weights).items()
+    }
+    make = ProjectedTextEncoder if projected else TextEncoder
+    return assemble(lambda: make(config), sources, dtype=dtype, device=device, what=str(weights), again=_AGAIN)
+
+
+def _sources(weights: Path) -> dict[str, Source]:
+    file = open_file(weights)
+    return {name: partial(file.get, name) for name in file.entries}

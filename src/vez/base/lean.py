@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from vez.base.model import Base
+from vez.nets.clip import GELU, QuickGELU
+from vez.nets.unet import GEGLU
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD
 _LARGE = 256 * 1024  # bytes from which a tensor is a mapping of its own
@@ -177,10 +179,9 @@ def _forward_of(module: nn.Module, pantry: _Pantry) -> Callable[..., Tensor] | N
         return _convolution(module) if module.padding_mode == "zeros" and module.padding != "same" else None
     if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
         return _norm(module, pantry)
-    name = type(module).__name__
-    if name == "GEGLU":
+    if isinstance(module, GEGLU):
         return _gate(module, pantry)
-    if name in ("QuickGELUActivation", "GELUActivation"):
+    if isinstance(module, QuickGELU | GELU):
         return _activation(module, pantry)
     return None
 
@@ -212,15 +213,8 @@ def _activation(module: nn.Module, pantry: _Pantry) -> Callable[[Tensor], Tensor
     return lambda x: _again(type(module).forward.__get__(module), x, pantry)
 
 
-def _gate(module: Any, pantry: _Pantry) -> Callable[[Tensor], Tensor]:
-    """diffusers' GEGLU: one half of a projection times GELU of the other (Shazeer 2020)."""
-
-    def gated(both: Tensor) -> Tensor:
-        value, gate = both.chunk(2, dim=-1)
-        product: Tensor = value * module.gelu(gate)
-        return product
-
-    return lambda x: _again(gated, module.proj(x), pantry)
+def _gate(gate: GEGLU, pantry: _Pantry) -> Callable[[Tensor], Tensor]:
+    return lambda x: _again(gate.gated, gate.proj(x), pantry)
 
 
 def _again(function: Callable[[Tensor], Tensor], x: Tensor, pantry: _Pantry) -> Tensor:

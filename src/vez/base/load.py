@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -40,16 +39,18 @@ def load(
         clip_skip: the text encoder's layer that is read, counted from the end (kohya's); None: the family's custom.
         tokens: longest caption, a multiple of 75.
     """
+    where = torch.device(device)
     path = tiny_path() if name == "tiny" else locate(name, what="base", patterns=HUB_FILES)
     if path.is_file():
-        options: dict[str, Any] = {"prediction": prediction, "tokenizer": tokenizer, "has_vae": vae is None}
-        parts = read_single(path, dtype=dtype, **options)
+        parts = read_single(
+            path, dtype=dtype, device=where, prediction=prediction, tokenizer=tokenizer, has_vae=vae is None
+        )
     elif tokenizer:
         raise BaseModelError(f"the base {name!r} has a tokenizer of its own; leave tokenizer out of [project]")
     else:
-        parts = read_folder(path, dtype=dtype, prediction=prediction)
+        parts = read_folder(path, dtype=dtype, device=where, prediction=prediction, has_vae=vae is None)
     if vae is not None:
-        parts = _with_vae(name, parts, vae)
+        parts = _with_vae(name, parts, vae, where)
     skip = parts.family.clip_skip if clip_skip is None else clip_skip
     if not 1 <= skip <= min(parts.layout.text_layers):
         raise BaseModelError(
@@ -62,21 +63,22 @@ def load(
     settings = [f"clip_skip={skip}"] * (skip != parts.family.clip_skip) + [f"tokens={tokens}"] * (tokens != PIECE)
     if prediction is not None or path.is_file():  # of a file it can hang on its name, which is not in its hash
         settings.append(f"predicts={parts.schedule.prediction_type}")
-    base = _base(name, path, parts, torch.device(device), dtype)
+    base = _base(name, path, parts, where, dtype)
     return replace(base, clip_skip=skip, chunks=tokens // PIECE, settings=tuple(settings))
 
 
-def _with_vae(name: str, parts: Parts, source: str) -> Parts:
+def _with_vae(name: str, parts: Parts, source: str, device: torch.device) -> Parts:
     """The parts with another VAE. Raises BaseModelError where it is of another family."""
-    vae, file, scale = read_vae(source)
-    config: Any = vae.config
+    vae, file, scale = read_vae(source, device)
     if scale is not None and abs(scale - parts.latent_scale) > 1e-6:
         raise BaseModelError(
             f"the VAE {source!r} scales its latents by {scale}, but the base {name!r} ({parts.family.title}) was "
             f"trained on ones scaled by {parts.latent_scale}; take a VAE for that family"
         )
-    if int(config.latent_channels) != 4:
-        raise BaseModelError(f"the VAE {source!r} has {config.latent_channels} latent channels, not 4; take another")
+    if vae.config.latent_channels != 4:
+        raise BaseModelError(
+            f"the VAE {source!r} has {vae.config.latent_channels} latent channels, not 4; take another"
+        )
     files = tuple(f for f in parts.files if f != parts.weights["vae"] or f == parts.weights["unet"])
     return replace(
         parts,
@@ -88,15 +90,16 @@ def _with_vae(name: str, parts: Parts, source: str) -> Parts:
 
 
 def _base(name: str, path: Path, parts: Parts, device: torch.device, dtype: torch.dtype) -> Base:
-    vae_config: Any = parts.vae.config
+    if parts.vae is None:
+        raise BaseModelError(f"the base {name!r} holds no VAE; name one as vae in [project]")
     return Base(
         name=name,
         path=path,
         family=parts.family,
         layout=parts.layout,
-        unet=parts.unet.to(device),
-        vae=parts.vae.to(device),
-        text_encoders=tuple(encoder.to(device) for encoder in parts.text_encoders),
+        unet=parts.unet,
+        vae=parts.vae,
+        text_encoders=parts.text_encoders,
         tokenizers=parts.tokenizers,
         pads=parts.pads,
         schedule=parts.schedule,
@@ -104,7 +107,7 @@ def _base(name: str, path: Path, parts: Parts, device: torch.device, dtype: torc
         device=device,
         dtype=dtype,
         latent_scale=parts.latent_scale,
-        latent_factor=2 ** (len(vae_config.block_out_channels) - 1),
+        latent_factor=2 ** (len(parts.vae.config.block_out_channels) - 1),
         weights=parts.weights,
         files=parts.files,
         notes=parts.notes,

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vez.base.attention import PlainAttention
-from vez.errors import BaseModelError
+from vez.base.attention import plain
 from vez.family import Family, Layout
+from vez.nets.attention import Attention
+from vez.nets.clip import ProjectedTextEncoder, SelfAttention, TextEncoder
+from vez.nets.unet import UNet
+from vez.nets.vae import Vae
 from vez.store import file_sha256
 
 Prediction = Literal["epsilon", "v_prediction"]
+TextNetwork = TextEncoder | ProjectedTextEncoder
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Parts:
-    """What is read of a base's files, from whichever layout: networks on the CPU, and what a file says of itself."""
+    """What is read of a base's files, from whichever layout: networks, and what a file says of itself."""
 
-    unet: nn.Module
-    vae: nn.Module
-    text_encoders: tuple[nn.Module, ...]
+    unet: UNet
+    vae: Vae | None
+    """None: not in its files, and another is to take its place."""
+    text_encoders: tuple[TextNetwork, ...]
     tokenizers: tuple[Any, ...]
     pads: tuple[int, ...]
     """The token that fills up a short caption, for each text encoder."""
@@ -67,9 +72,10 @@ class Base:
     path: Path
     family: Family
     layout: Layout
-    unet: nn.Module
-    vae: nn.Module
-    text_encoders: tuple[nn.Module, ...]
+    unet: UNet
+    vae: Vae | None
+    """None where only latents are to be computed with (`vez bench`)."""
+    text_encoders: tuple[TextNetwork, ...]
     tokenizers: tuple[Any, ...]
     schedule: Schedule
     size: int
@@ -93,7 +99,7 @@ class Base:
     notes: tuple[str, ...] = ()
 
     @property
-    def text_encoder(self) -> nn.Module:
+    def text_encoder(self) -> TextNetwork:
         """The first text encoder; the only one of most bases."""
         return self.text_encoders[0]
 
@@ -128,14 +134,6 @@ class Base:
         return file_sha256(self.weights["vae"])
 
 
-def inner(text_encoder: nn.Module) -> nn.Module:
-    """The transformer of a text encoder: itself, or one level down where there is a projection (transformers 5)."""
-    found = getattr(text_encoder, "text_model", text_encoder)
-    if not isinstance(found, nn.Module):
-        raise BaseModelError(f"a {type(text_encoder).__name__} is no text encoder that vez knows; take another base")
-    return found
-
-
 @contextmanager
 def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
     """U-Net and text encoders compute in ``dtype`` inside the block; after it they have their own weights back.
@@ -162,16 +160,17 @@ def plain_attention(base: Base) -> Iterator[None]:
     At 64 to 256 tokens it took 1 to 9 times as long, forward and backward together (torch 2.13, AVX-512). Of the
     U-Net's matrices none is kept (`vez.base.attention`).
     """
-    unet: Any = base.unet
-    encoders: list[Any] = list(base.text_encoders)
-    processors = dict(unet.attn_processors)
-    implementations = [encoder.config._attn_implementation for encoder in encoders]
-    unet.set_attn_processor(PlainAttention())
-    for encoder in encoders:
-        encoder.set_attn_implementation("eager")
+    mixing = [
+        module
+        for network in (base.unet, *base.text_encoders)
+        for module in network.modules()
+        if isinstance(module, Attention | SelfAttention)
+    ]
+    before = [module.mix for module in mixing]
+    for module in mixing:
+        module.mix = plain
     try:
         yield
     finally:
-        unet.set_attn_processor(processors)
-        for encoder, implementation in zip(encoders, implementations, strict=True):
-            encoder.set_attn_implementation(implementation)
+        for module, mix in zip(mixing, before, strict=True):
+            module.mix = mix

@@ -12,7 +12,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from vez.base.model import Base
-from vez.errors import DataError
+from vez.errors import BaseModelError, DataError
+from vez.nets.vae import Vae
 from vez.store import write_atomic
 
 
@@ -28,11 +29,10 @@ def encode_images(base: Base, pixels: NDArray[np.uint8]) -> Tensor:
     height, width = pixels.shape[1:3]
     if height % base.latent_factor or width % base.latent_factor:
         raise DataError(f"pictures of {width}×{height} pixels do not divide by {base.latent_factor}; crop them so")
-    moments = []
+    moments, vae = [], _vae(base)
     for picture in pixels:
         x = torch.from_numpy(np.array(picture)).to(base.device).permute(2, 0, 1)[None]  # (1, 3, H, W)
-        posterior = base.vae.encode(x.float() / 127.5 - 1).latent_dist  # type: ignore[operator]
-        moments.append(torch.cat([posterior.mean, posterior.std], dim=1) * base.latent_scale)  # (1, 8, h, w)
+        moments.append(torch.cat(vae.encode(x.float() / 127.5 - 1), dim=1) * base.latent_scale)  # (1, 8, h, w)
     return torch.cat(moments)
 
 
@@ -60,9 +60,15 @@ def cached_moments(base: Base, pixels: NDArray[np.uint8], *, sha256: str, cache:
 @torch.no_grad()
 def decode_latents(base: Base, latents: Tensor, *, batch: int = 8) -> NDArray[np.uint8]:
     """Scaled latents as RGB pictures: (N, 4, h, w) -> (N, H, W, 3) uint8, ``batch`` at a time."""
-    pictures = []
+    pictures, vae = [], _vae(base)
     for some in torch.split(latents.float(), batch):
-        x: Tensor = base.vae.decode(some / base.latent_scale).sample  # type: ignore[operator]  # (n, 3, H, W)
+        x = vae.decode(some / base.latent_scale)  # (n, 3, H, W)
         x = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures.append(x.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(pictures)
+
+
+def _vae(base: Base) -> Vae:
+    if base.vae is None:
+        raise BaseModelError(f"the base {base.name!r} holds no VAE; take one that does")
+    return base.vae

@@ -1,31 +1,32 @@
-"""A base, or a VAE, from one file: its weights under diffusers' and transformers' names, in modules of their own."""
+"""A base, or a VAE, from one file: its weights under the names that the networks have for them."""
 
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from torch import Tensor
 
 from vez import ldm
 from vez.base.folder import read_tokenizer
-from vez.base.model import Parts, Prediction
+from vez.base.model import Parts, Prediction, TextNetwork
 from vez.base.schedule import STABLE_DIFFUSION, schedule_of
 from vez.base.source import locate
 from vez.errors import BaseModelError
 from vez.family import Family, family_of, layout_of
+from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.unet import UNet, UNetConfig
+from vez.nets.vae import Vae, VaeConfig
+from vez.nets.weights import Source, assemble, open_file
 
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json")
 _OPEN_CLIP_PAD = 0  # "!": what OpenCLIP's captions are filled up with
+_AGAIN = "download the file again"
 _V = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 
 
@@ -43,12 +44,8 @@ def open_weights(path: Path) -> Weights:
     """Open a .safetensors, or a .ckpt that holds weights and nothing that would run. Raises BaseModelError."""
     if path.suffix.lower() == ".ckpt":
         return _open_pickle(path)
-    shapes, metadata = ldm.header_of(path)
-    try:
-        opened = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise BaseModelError(f"{path} is damaged ({error}); download it again") from error
-    return Weights(path, shapes, metadata, opened.get_tensor)
+    opened = open_file(path)
+    return Weights(path, opened.shapes, opened.metadata, opened.get)
 
 
 def _open_pickle(path: Path) -> Weights:
@@ -73,6 +70,7 @@ def read_single(
     path: Path,
     *,
     dtype: torch.dtype,
+    device: torch.device,
     prediction: Prediction | None = None,
     tokenizer: str | None = None,
     has_vae: bool = True,
@@ -90,10 +88,10 @@ def read_single(
     if found.vae is None and has_vae:
         raise BaseModelError(f"{path} holds no VAE; name one as vae in [project] (a file, a folder or a hub id)")
     return Parts(
-        unet=_unet(file, found.unet, dtype),
-        vae=vae_of(file, found.vae, ldm.VAE) if found.vae and has_vae else nn.Identity(),
+        unet=_unet(file, found.unet, dtype, device),
+        vae=vae_of(file, found.vae, ldm.VAE, device) if found.vae and has_vae else None,
         text_encoders=tuple(
-            _text(file, prefix, config, words, dtype, projected=n == 1)
+            _text(file, prefix, config, words, dtype, device, projected=n == 1)
             for n, (prefix, config) in enumerate(found.texts)
         ),
         tokenizers=(words,) * len(found.texts),
@@ -167,39 +165,67 @@ def _tokenizer(source: str | None) -> tuple[Any, Path]:
     return read_tokenizer(folder), next(f for f in (folder / "vocab.json", folder / "tokenizer.json") if f.is_file())
 
 
-def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype) -> nn.Module:
-    names = {}
+def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> UNet:
+    sources: dict[str, Source] = {}
     for name in file.shapes:
         if name.startswith(ldm.UNET):
             other = ldm.unet_name(name.removeprefix(ldm.UNET), layers=config["layers_per_block"])
             if other is not None:
-                names[other] = name
-    tensors = {other: file.get(name) for other, name in names.items()}
-    return build(lambda: UNet2DConditionModel(**config), tensors, dtype, what=f"the U-Net in {file.path}")
+                sources[other] = partial(file.get, name)
+    own = UNetConfig.of(config)
+    return assemble(
+        lambda: UNet(own), sources, dtype=dtype, device=device, what=f"the U-Net in {file.path}", again=_AGAIN,
+        complete=True,
+    )  # fmt: skip
 
 
-def vae_of(file: Weights, config: dict[str, Any], prefix: str) -> nn.Module:
+def vae_of(file: Weights, config: dict[str, Any], prefix: str, device: torch.device) -> Vae:
     """The VAE under a prefix of a file, fp32. Its 1×1 convolutions of attention become linear layers."""
     levels = len(config["block_out_channels"])
-    tensors = {}
-    for name in file.shapes:
+    sources: dict[str, Source] = {}
+    for name, shape in file.shapes.items():
         other = ldm.vae_name(name.removeprefix(prefix), levels=levels) if name.startswith(prefix) else None
         if other is not None:
-            value = file.get(name)
-            tensors[other] = value[:, :, 0, 0] if ".attentions." in other and value.dim() == 4 else value
-    return build(lambda: AutoencoderKL(**config), tensors, torch.float32, what=f"the VAE in {file.path}")
+            flat = ".attentions." in other and len(shape) == 4
+            sources[other] = partial(_flat, file, name) if flat else partial(file.get, name)
+    own, single = VaeConfig.of(config), torch.float32
+    return assemble(
+        lambda: Vae(own), sources, dtype=single, device=device, what=f"the VAE in {file.path}", again=_AGAIN,
+        complete=True,
+    )  # fmt: skip
+
+
+def _flat(file: Weights, name: str) -> Tensor:
+    return file.get(name)[:, :, 0, 0]
+
+
+def _turned(file: Weights, name: str) -> Tensor:
+    return file.get(name).T
+
+
+def _third(file: Weights, name: str, n: int, of: int) -> Tensor:
+    return file.get(name).chunk(of)[n]
 
 
 def _text(
-    file: Weights, prefix: str, config: dict[str, Any], words: Any, dtype: torch.dtype, *, projected: bool
-) -> nn.Module:
+    file: Weights,
+    prefix: str,
+    config: dict[str, Any],
+    words: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    projected: bool,
+) -> TextNetwork:
     """One text encoder; OpenCLIP's fused q‖k‖v are taken apart and its projection is turned."""
     if len(words) > config["vocab_size"]:
         raise BaseModelError(
             f"the tokenizer knows {len(words)} tokens, but the text encoder in {file.path} only "
             f"{config['vocab_size']}; set tokenizer in [project] to the one it was trained with"
         )
-    tensors: dict[str, Tensor] = {}
+    level = "text_model." if projected else ""
+    unread = f"encoder.layers.{config['num_hidden_layers']}."  # SD 2.x's last
+    sources: dict[str, Source] = {}
     for name in file.shapes:
         if not name.startswith(prefix):
             continue
@@ -208,40 +234,16 @@ def _text(
             others = ldm.open_clip_names(short)
         else:
             others = (other,) if (other := ldm.clip_name(short)) else ()
-        if others:
-            value = file.get(name)
-            pieces = (
-                value.chunk(len(others)) if len(others) > 1 else (value.T if short == "text_projection" else value,)
-            )
-            tensors |= dict(zip(others, pieces, strict=True))
-    layers = int(config["num_hidden_layers"])
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(f"encoder.layers.{layers}.")}
-    if not projected:
-        tensors.pop("text_projection.weight", None)
-    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    settings = CLIPTextConfig(**config, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id)
-    return build(lambda: kind(settings), tensors, dtype, what=f"the text encoder in {file.path}")
-
-
-def build(make: Callable[[], Any], tensors: Mapping[str, Tensor], dtype: torch.dtype, *, what: str) -> nn.Module:
-    """A module with these weights, frozen, on the CPU; no weight is made up and none is left over. BaseModelError."""
-    empty: AbstractContextManager[Any] = init_empty_weights(include_buffers=False)
-    with empty:
-        module: nn.Module = make()
-    wanted = module.state_dict()
-    own = {name: name.removeprefix("text_model.") for name in wanted}  # some have one level more
-    missing = [name for name, short in own.items() if short not in tensors]
-    left = sorted(set(tensors) - set(own.values()))
-    if missing or left:
-        odd = missing or left
-        verb = "lacks" if missing else "has beyond its build"
-        raise BaseModelError(f"{what} {verb} {odd[0]!r} and {len(odd) - 1} more weights; download the file again")
-    for name, short in own.items():
-        if tensors[short].shape != wanted[name].shape:
-            raise BaseModelError(
-                f"{what}: {short} has the shape {tuple(tensors[short].shape)}, not {tuple(wanted[name].shape)}; "
-                "it is of a kind that vez does not know"
-            )
-    state = {name: tensors[short].to(dtype).contiguous() for name, short in own.items()}
-    module.load_state_dict(state, strict=True, assign=True)
-    return module.eval().requires_grad_(False)
+        for n, other in enumerate(others):
+            if other == "text_projection.weight":
+                if projected:
+                    sources[other] = partial(_turned, file, name)
+            elif not other.startswith(unread):
+                parts = len(others)
+                sources[level + other] = partial(_third, file, name, n, parts) if parts > 1 else partial(file.get, name)
+    own = TextConfig.of(config | {"eos_token_id": words.eos_token_id})
+    make = ProjectedTextEncoder if projected else TextEncoder
+    return assemble(
+        lambda: make(own), sources, dtype=dtype, device=device, what=f"the text encoder in {file.path}", again=_AGAIN,
+        complete=True,
+    )  # fmt: skip

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
-from torch import nn
 
 from vez import ldm
-from vez.base.folder import read_json, read_module, weight_file
+from vez.base.folder import read_json, read_vae_weights, weight_file
 from vez.base.single import open_weights, vae_of
 from vez.base.source import locate
 from vez.errors import BaseModelError
+from vez.nets.vae import Vae, VaeConfig
 
 _NAME = "diffusion_pytorch_model"
 HUB_FILES = (
@@ -19,7 +18,7 @@ HUB_FILES = (
 )
 
 
-def read_vae(source: str) -> tuple[nn.Module, Path, float | None]:
+def read_vae(source: str, device: torch.device) -> tuple[Vae, Path, float | None]:
     """The VAE called ``source``, the file of its weights, and its latents' scale, None where it does not say.
 
     Raises BaseModelError.
@@ -33,8 +32,8 @@ def read_vae(source: str) -> tuple[nn.Module, Path, float | None]:
                 f"{folder} holds a {config.get('_class_name')}, not an AutoencoderKL; take another VAE"
             )
         weights = weight_file(folder)
-        scale = config.get("scaling_factor", 0.18215)
-        return read_module(AutoencoderKL, weights, torch.float32), weights, float(scale)
+        own = VaeConfig.of(config)
+        return read_vae_weights(weights, own, device), weights, own.scaling_factor
     file = open_weights(path)
     prefix = ldm.VAE if any(name.startswith(ldm.VAE) for name in file.shapes) else ""
     if f"{prefix}encoder.down_blocks.0.resnets.0.conv1.weight" in file.shapes:
@@ -43,4 +42,4 @@ def read_vae(source: str) -> tuple[nn.Module, Path, float | None]:
         config = ldm.vae_config(file.shapes, prefix)
     except (KeyError, ValueError) as error:
         raise BaseModelError(f"{path} holds no VAE (it lacks {error}); take another file") from error
-    return vae_of(file, config, prefix), path, None
+    return vae_of(file, config, prefix, device), path, None

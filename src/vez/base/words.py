@@ -6,12 +6,13 @@ does it (library/train_util.py, get_input_ids and get_hidden_states): start, 75 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from vez.base.model import Base, inner
+from vez.base.model import Base, TextNetwork
+from vez.nets.clip import ProjectedTextEncoder
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def tokenize(base: Base, captions: Sequence[str]) -> Tensor:
 
 
 def _length(base: Base) -> int:
-    config: Any = base.text_encoder.config
-    return int(config.max_position_embeddings)
+    return base.text_encoder.config.max_position_embeddings
 
 
 def _pieces(ids: list[int], *, chunks: int, length: int, end: int, pad: int) -> list[int]:
@@ -92,17 +92,11 @@ def condition(base: Base, tokens: Tensor) -> Conditioning:
     return Conditioning(states[0] if len(states) == 1 else torch.cat(states, dim=-1), pooled)
 
 
-def _read(base: Base, encoder: Any, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+def _read(base: Base, encoder: TextNetwork, ids: Tensor) -> tuple[Tensor, Tensor | None]:
     """One text encoder's states (N, 77, D) at the layer that the base is read at, and its pooled text, if any."""
-    if base.family.final_norm and base.clip_skip == 1:
-        last: Tensor = encoder(input_ids=ids).last_hidden_state
-        return last, None
-    out = encoder(input_ids=ids, output_hidden_states=True)
-    states: Tensor = out.hidden_states[-base.clip_skip]
-    if base.family.final_norm:
-        norm: Any = inner(encoder).final_layer_norm
-        states = norm(states)
-    return states, getattr(out, "text_embeds", None) if base.family.pooled else None
+    pooled = base.family.pooled and isinstance(encoder, ProjectedTextEncoder)
+    found: tuple[Tensor, Tensor | None] = encoder(ids, skip=base.clip_skip, norm=base.family.final_norm, pooled=pooled)
+    return found
 
 
 def _joined(states: Tensor) -> Tensor:
@@ -124,12 +118,8 @@ def predict(base: Base, x: Tensor, timesteps: Tensor | int, *, text: Conditionin
     ``sizes`` (N, 6): original height and width, top and left of the crop, target height and width, in pixels (Podell
     et al. 2023, 2.2). Read only where the family has them; others may be given None.
     """
-    added = None
-    if base.family.pooled:
-        if sizes is None or text.pooled is None:
-            raise ValueError(f"a base of the family {base.family.name} is told sizes and a pooled text")
-        added = {"text_embeds": text.pooled, "time_ids": sizes}
-    out: Tensor = base.unet(
-        x.to(base.dtype), timesteps, encoder_hidden_states=text.states, added_cond_kwargs=added, return_dict=False
-    )[0]
+    if base.family.pooled and (sizes is None or text.pooled is None):
+        raise ValueError(f"a base of the family {base.family.name} is told sizes and a pooled text")
+    told = {"pooled": text.pooled, "sizes": sizes} if base.family.pooled else {}
+    out: Tensor = base.unet(x.to(base.dtype), timesteps, text.states, **told)
     return out

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from vez.base import Base, Schedule, load
+from vez.base.model import TextNetwork
 from vez.errors import ConfigError
 from vez.family import FAMILIES, layout_of
+from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.unet import UNet, UNetConfig
 
 # The configurations that the published bases have in diffusers' layout (v1-5, 2-1, xl-base-1.0).
 _CHANNELS = (320, 640, 1280, 1280)
-_UNET: dict[str, dict[str, Any]] = {
+UNETS: dict[str, dict[str, Any]] = {
     "sd1": {"block_out_channels": _CHANNELS, "cross_attention_dim": 768, "attention_head_dim": 8},
     "sd2": {
         "block_out_channels": _CHANNELS,
@@ -45,22 +45,19 @@ def _text(width: int, layers: int, *, act: str, projection: int | None = None) -
 
 
 _CLIP_L = _text(768, 12, act="quick_gelu")
-_TEXTS = {
+TEXTS: dict[str, tuple[dict[str, Any], ...]] = {
     "sd1": (_CLIP_L,),
     "sd2": (_text(1024, 23, act="gelu"),),
     "sdxl": (_CLIP_L, _text(1280, 32, act="gelu", projection=1280)),
 }
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 _REPEATED = 2**18  # random numbers drawn; the weights repeat them, since drawing 900 million takes half a minute
-
-
-class _NoInit(TorchFunctionMode):
-    """torch.nn.init does nothing inside: the weights are filled afterwards, once."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The function itself, or its tensor as it is."""
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        return func(*args, **(kwargs or {}))
 
 
 def random_base(shape: str, *, device: torch.device, dtype: torch.dtype) -> Base:
@@ -70,29 +67,26 @@ def random_base(shape: str, *, device: torch.device, dtype: torch.dtype) -> Base
     """
     if shape == "tiny":
         return load("tiny", device=device, dtype=dtype)
-    if shape not in _UNET:
-        raise ConfigError(f"there is no shape {shape!r} to measure; take tiny, {', '.join(_UNET)}")
+    if shape not in UNETS:
+        raise ConfigError(f"there is no shape {shape!r} to measure; take tiny, {', '.join(UNETS)}")
     family = FAMILIES[shape]
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(dtype)
-        with torch.device(device), _NoInit():
-            unet = UNet2DConditionModel(sample_size=family.size // 8, **_UNET[shape])
-            kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-            encoders = tuple(kinds[n](CLIPTextConfig(**text)) for n, text in enumerate(_TEXTS[shape]))
-    finally:
-        torch.set_default_dtype(before)
+    config = UNetConfig.of({"sample_size": family.size // 8, **UNETS[shape]})
+    texts = [TextConfig.of(text) for text in TEXTS[shape]]
+    with torch.device("meta"):
+        unet = UNet(config)
+        encoders: tuple[TextNetwork, ...] = (TextEncoder(texts[0]), *(ProjectedTextEncoder(text) for text in texts[1:]))
     numbers = torch.randn(_REPEATED, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     for network in (unet, *encoders):
+        network.to(dtype).to_empty(device=device)
         _fill(network.eval().requires_grad_(False), numbers)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     return Base(
         name=f"random {shape}",
         path=Path(shape),
         family=family,
-        layout=layout_of(unet.config, [encoder.config.to_dict() for encoder in encoders]),
+        layout=layout_of(vars(config), [vars(text) for text in texts]),
         unet=unet,
-        vae=nn.Identity(),
+        vae=None,
         text_encoders=encoders,
         tokenizers=(),
         pads=(0,) * len(encoders),
