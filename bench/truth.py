@@ -16,11 +16,11 @@ from vez.demo import oracle
 from vez.demo.world.garments import COSTUME
 
 ASKED = {
-    "street": ("city street", "sunny"), "beach": ("beach", "sunset"), "stairs": ("stairs", "sunny"),
-    "forest": ("forest", "snow"), "room": ("room", "indoors"), "mountains": ("mountains", "sunny"),
-    "flowers": ("flower field", "sunny"), "night": ("city street", "night"),
+    "B01": ("city street", "sunny"), "B02": ("beach", "sunset"), "B03": ("stairs", "sunny"), "B04": ("forest", "snow"),
+    "B05": ("room", "indoors"), "B06": ("mountains", "sunny"), "B07": ("flower field", "sunny"),
+    "B08": ("city street", "night"),
 }  # fmt: skip
-"""Place and weather that each prompt group of the demo's vez.toml asks for."""
+"""Place and weather that each scene of the demo asks for."""
 
 
 def read(samples: Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -84,7 +84,7 @@ def test_a_measured_rate_gives_the_time(thesis: Config) -> None:
 
 def test_drawing_that_takes_hours_names_the_quick_profile() -> None:
     assert Drawn(6, 200, "standard", 0.5).text().endswith("about 10 min")
-    assert Drawn(6, 200, "standard", 30.0).text().endswith('about 10 h 0 min; profile = "quick" takes about 36 min')
+    assert Drawn(6, 200, "standard", 30.0).text().endswith('about 10 h 0 min; profile = "quick" takes about 48 min')
     project = Project(base="b", trigger="t", noun="n", describes="d")
     study = Study.model_validate({"steps": 1, "variant": {"v": {"dataset": "d"}}})
     assert asked(study, project, profile="quick").images == QUICK

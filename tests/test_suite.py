@@ -72,7 +72,7 @@ def test_tiny_cuts_none_of_its_own_prompts() -> None:
 @pytest.mark.parametrize("name", list(suite.SUITES))
 def test_profiles_draw_as_many_as_they_say(name: str) -> None:
     counts = {profile: suite.asked(study(suite=name), PROJECT, profile=profile).images for profile in suite.PROFILES}
-    assert counts == {"probe": 0, "quick": 12, "standard": 200, "thorough": 400, "confirm": 48}
+    assert counts == {"probe": 0, "quick": 16, "standard": 200, "thorough": 400, "confirm": 48}
     standard = suite.asked(study(suite=name), PROJECT)
     of_set = {set: sum(p.seeds or 0 for p in standard.prompts if p.set == set) for set in "ABCDEFG"}
     assert of_set == {"A": 24, "B": 48, "C": 32, "D": 48, "E": 24, "F": 24, "G": 0}

@@ -16,7 +16,7 @@ from vez.suite import asked
 from vez.sweep import counted
 
 LONG = 3600  # seconds of drawing after which a smaller profile is named
-QUICK = 12  # pictures of the profile quick for each arm
+QUICK = 16  # pictures of the profile quick for each arm
 SHOWN = 3  # pictures drawn of each variant at a time while it trains, where the study names none
 HALF = 2  # bytes of an fp16 number: what a LoRA is saved in
 _MOMENTS = {"adamw8bit": 0.5, "prodigy": 4.0}  # of which prodigy's also holds the first weights and a sum

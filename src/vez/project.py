@@ -51,7 +51,7 @@ rank8 = {{ dataset = "v1", batch = 2, rank = 8 }}
 rank32 = {{ dataset = "v1", batch = 2, rank = 32 }}
 
 # What is drawn to compare them is vez's suite of prompts, with and without the trigger word: 200 pictures for each
-# LoRA and for none (`vez study --plan` says how long that takes); profile = "quick" draws 12. Your own are added to it.
+# LoRA and for none (`vez study --plan` says how long that takes); profile = "quick" draws 16. Your own are added to it.
 # [study.first.sampling]
 # profile = "standard"      # or quick, thorough
 # strengths = [0.6, 0.8, 1.0]

@@ -4,8 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from vez import config
+from vez import config, suite
 from vez.demo import copy_project
+from vez.metrics.stats import ALPHA, smallest_p
 
 
 def test_the_copy_is_a_project_that_vez_reads(tmp_path: Path) -> None:
@@ -15,6 +16,21 @@ def test_the_copy_is_a_project_that_vez_reads(tmp_path: Path) -> None:
     for dataset in loaded.dataset.values():
         assert any((loaded.root / dataset.images).iterdir())
         assert dataset.captions is None or (loaded.root / dataset.captions).is_dir()
+
+
+def test_the_demo_asks_the_quick_profile_and_could_name_each_of_its_loras(tmp_path: Path) -> None:
+    copy_project(tmp_path)
+    loaded = config.load(tmp_path / "vez.toml")
+    of = loaded.study["nosnja"]
+    asked = suite.asked(of, loaded.project)
+    assert (asked.about["suite"], asked.about["profile"]) == ("tiny", "quick")
+    quick = [prompt for prompt in asked.prompts if prompt.set == "B"]
+    loras = len(of.variant)
+    assert smallest_p(len(quick)) * max(loras, loras * (loras - 1) // 2) <= ALPHA, "against none, and each other"
+    scenes = {prompt.group for prompt in quick}
+    for role in ("class", "none"):
+        assert {prompt.group for prompt in asked.prompts if prompt.role == role} == scenes
+    assert asked.images == 2 * 8 + 8 + 8
 
 
 def test_a_second_copy_changes_nothing(tmp_path: Path) -> None:

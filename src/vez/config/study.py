@@ -22,7 +22,7 @@ class Sampling(Table):
     solver: Literal["dpm++2m", "ddim"] = "dpm++2m"
     """The solver; both are deterministic."""
     profile: Literal["probe", "quick", "standard", "thorough", "confirm"] | None = None
-    """How much of the suite: 0, 12, 200, 400, 48 images an arm; absent: standard, of an own suite all of it."""
+    """How much of the suite: 0, 16, 200, 400, 48 images an arm; absent: standard, of an own suite all of it."""
     seeds: int = Field(default=4, ge=1)
     """Images per arm of each prompt of your own."""
     first_seed: int = Field(default=0, ge=0)
