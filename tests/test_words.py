@@ -61,8 +61,8 @@ def test_a_long_caption_is_cut_where_the_pieces_end(family_folders: dict[str, Pa
         ids = bases.tokenize(base, [long, long + " doll"])
         assert torch.equal(ids[0], ids[1]) and ids.shape == (2, 77 * tokens // 75)
         pieces = ids[0].view(-1, 77)
-        assert set(pieces[:, 0].tolist()) == {base.tokenizer.bos_token_id}
-        assert set(pieces[:, -1].tolist()) == {base.tokenizer.eos_token_id}
+        assert set(pieces[:, 0].tolist()) == {base.tokenizer.start}
+        assert set(pieces[:, -1].tolist()) == {base.tokenizer.end}
 
 
 @pytest.mark.parametrize(

@@ -250,4 +250,4 @@ def _made_up(trigger: str, i: int, *, syllables: int) -> str:
 
 
 def _tokens(base: Base, word: str) -> list[int]:
-    return list(base.tokenizer(word, add_special_tokens=False).input_ids)
+    return base.tokenizer.bare(word)

@@ -109,7 +109,7 @@ def captions(base: Base, dataset: Dataset, variants: Mapping[str, Variant], *, s
 def _as_read(base: Base, caption: str) -> str:
     """The caption, or what the base reads of it where that is less."""
     longest = 75 * base.chunks
-    ids = base.tokenizer(caption, verbose=False).input_ids[1:-1]
+    ids = base.tokenizer.bare(caption)
     if len(ids) <= longest:
         return visible(caption) or "no words"
     told = visible(base.tokenizer.decode(ids[:longest]))

@@ -12,7 +12,7 @@ from vez.lint.tokens import Tokens, tokens_of
 def test_spans_are_the_tokenizers_own_and_cut_the_text(tokens: Tokens) -> None:
     text = "A girl wearing a RED dress, naïve 漢字!"
     (places,) = tokens.spans([text])
-    assert len(places) == len(tokens.tokenizer(text).input_ids) - 2
+    assert len(places) == len(tokens.tokenizer.bare(text))
     assert text[places[0][0] : places[0][1]] == "A" and text[places[4][0] : places[4][1]] == "RED"
     assert tokens.spans([]) == []
 

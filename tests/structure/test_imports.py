@@ -18,7 +18,6 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate"}
 # docs/design.md, "who may import whom". device.py: only torch knows which device it sees.
 MAY_IMPORT_HEAVY = {
     "images/captioners/",
-    "lint/tokens.py",
     "base/",
     "nets/",
     "lora.py",

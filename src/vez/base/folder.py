@@ -12,6 +12,7 @@ from vez.base.schedule import schedule_of
 from vez.errors import BaseModelError
 from vez.family import family_of, layout_of
 from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.tokens import read_tokenizer
 from vez.nets.unet import UNet, UNetConfig
 from vez.nets.vae import Vae, VaeConfig
 from vez.nets.weights import Source, assemble, open_file
@@ -58,7 +59,7 @@ def read_folder(
             for n, (part, config) in enumerate(zip(texts, texts_own, strict=True))
         ),
         tokenizers=tokenizers,
-        pads=tuple(int(tokenizer.pad_token_id) for tokenizer in tokenizers),
+        pads=tuple(tokenizer.pad for tokenizer in tokenizers),
         family=family,
         layout=layout,
         schedule=schedule,
@@ -67,16 +68,6 @@ def read_folder(
         weights=weights,
         files=(*weights.values(), *configs),
     )
-
-
-def read_tokenizer(path: Path) -> Any:
-    """A folder's tokenizer. Raises BaseModelError."""
-    from transformers import CLIPTokenizer
-
-    try:
-        return CLIPTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"the tokenizer in {path} cannot be read ({error}); copy the folder again") from error
 
 
 def _check_files(path: Path) -> dict[str, Path]:

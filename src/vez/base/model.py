@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from vez.base.attention import plain
 from vez.family import Family, Layout
 from vez.nets.attention import Attention
 from vez.nets.clip import ProjectedTextEncoder, SelfAttention, TextEncoder
+from vez.nets.tokens import Tokenizer
 from vez.nets.unet import UNet
 from vez.nets.vae import Vae
 from vez.store import file_sha256
@@ -46,7 +47,7 @@ class Parts:
     vae: Vae | None
     """None: not in its files, and another is to take its place."""
     text_encoders: tuple[TextNetwork, ...]
-    tokenizers: tuple[Any, ...]
+    tokenizers: tuple[Tokenizer, ...]
     pads: tuple[int, ...]
     """The token that fills up a short caption, for each text encoder."""
     family: Family
@@ -76,7 +77,7 @@ class Base:
     vae: Vae | None
     """None where only latents are to be computed with (`vez bench`)."""
     text_encoders: tuple[TextNetwork, ...]
-    tokenizers: tuple[Any, ...]
+    tokenizers: tuple[Tokenizer, ...]
     schedule: Schedule
     size: int
     """Side of its own pictures, in pixels."""
@@ -104,7 +105,7 @@ class Base:
         return self.text_encoders[0]
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The first text encoder's tokenizer."""
         return self.tokenizers[0]
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from vez import ldm
-from vez.base.folder import read_tokenizer
 from vez.base.model import Parts, Prediction, TextNetwork
 from vez.base.schedule import STABLE_DIFFUSION, schedule_of
 from vez.base.source import locate
 from vez.errors import BaseModelError
 from vez.family import Family, family_of, layout_of
 from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.tokens import Tokenizer, read_tokenizer
 from vez.nets.unet import UNet, UNetConfig
 from vez.nets.vae import Vae, VaeConfig
 from vez.nets.weights import Source, assemble, open_file
@@ -96,8 +96,7 @@ def read_single(
         ),
         tokenizers=(words,) * len(found.texts),
         pads=tuple(
-            _OPEN_CLIP_PAD if prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL) else int(words.eos_token_id)
-            for prefix, _ in found.texts
+            _OPEN_CLIP_PAD if prefix in (ldm.OPEN_CLIP, ldm.OPEN_CLIP_XL) else words.end for prefix, _ in found.texts
         ),
         family=family,
         layout=layout,
@@ -148,7 +147,7 @@ def _size(file: Weights, family: Family, predicted: Prediction) -> int:
     return 768 if family.name == "sd2" and predicted == "v_prediction" else family.size
 
 
-def _tokenizer(source: str | None) -> tuple[Any, Path]:
+def _tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
     """The tokenizer that a single file lacks, and its vocabulary's file."""
     try:
         folder = locate(source or ldm.TOKENIZER, what="tokenizer", patterns=_TOKENIZER_FILES)
@@ -211,7 +210,7 @@ def _text(
     file: Weights,
     prefix: str,
     config: dict[str, Any],
-    words: Any,
+    words: Tokenizer,
     dtype: torch.dtype,
     device: torch.device,
     *,
@@ -241,7 +240,7 @@ def _text(
             elif not other.startswith(unread):
                 parts = len(others)
                 sources[level + other] = partial(_third, file, name, n, parts) if parts > 1 else partial(file.get, name)
-    own = TextConfig.of(config | {"eos_token_id": words.eos_token_id})
+    own = TextConfig.of(config | {"eos_token_id": words.end})
     make = ProjectedTextEncoder if projected else TextEncoder
     return assemble(
         lambda: make(own), sources, dtype=dtype, device=device, what=f"the text encoder in {file.path}", again=_AGAIN,

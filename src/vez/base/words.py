@@ -50,9 +50,9 @@ def tokenize(base: Base, captions: Sequence[str]) -> Tensor:
     rows: list[list[int]] = [[] for _ in captions]
     for tokenizer, pad in zip(base.tokenizers, base.pads, strict=True):
         total = base.chunks * (length - 2) + 2
-        coded = tokenizer(list(captions), truncation=True, max_length=total).input_ids
+        coded = tokenizer.encode(captions, longest=total)
         for row, ids in zip(rows, coded, strict=True):
-            row += _pieces(list(ids), chunks=base.chunks, length=length, end=int(tokenizer.eos_token_id), pad=pad)
+            row += _pieces(ids, chunks=base.chunks, length=length, end=tokenizer.end, pad=pad)
     return torch.tensor(rows, dtype=torch.int64, device=base.device).view(len(captions), -1)
 
 

@@ -15,7 +15,8 @@ from vez.config import Project
 from vez.images.findings import Finding
 from vez.lint.alike import clusters, near_copies
 from vez.lint.rules import FEW, finding
-from vez.lint.tokens import Tokens, well_formed
+from vez.lint.tokens import Tokens
+from vez.nets.tokens import well_formed
 
 ALIKE: Final = 0.9
 """Jaccard index of two captions' words above which they are near copies."""
