@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from vez import config
+from vez import config, foresight
 from vez.config import Config, Project, Study
 from vez.errors import ConfigError, StoreError
 from vez.foresight import check_disk, check_memory
+from vez.metrics import stats
 from vez.plan import HEADER, QUICK, Cost, Drawn, Plan, cost_of, groups, named, plan, rate_key, span
 from vez.room import Sizes, sizes_of
 from vez.suite import asked
@@ -88,6 +89,43 @@ def test_drawing_that_takes_hours_names_the_quick_profile() -> None:
     project = Project(base="b", trigger="t", noun="n", describes="d")
     study = Study.model_validate({"steps": 1, "variant": {"v": {"dataset": "d"}}})
     assert asked(study, project, profile="quick").images == QUICK
+
+
+@pytest.mark.parametrize(
+    ("variants", "rest", "said"),
+    [
+        (6, {}, ""),
+        (
+            7,
+            {},
+            "8 prompts with the trigger word cannot tell 7 LoRAs from none, 6 at most, however large the difference: "
+            '9 could, and profile = "standard" has 12',
+        ),
+        (7, {"sampling": {"profile": "standard"}}, ""),
+        (7, {"sampling": {"profile": "probe"}}, ""),
+        (
+            1,
+            {"suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 5},
+            "5 prompts with the trigger word cannot tell a LoRA from none, however large the difference: 6 could",
+        ),
+        (4, {"suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 8}, ""),
+        (4, {"suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 6, "seeds": [0, 1]}, "8 LoRAs"),
+    ],
+)
+def test_prompts_too_few_for_any_verdict_are_told_beforehand(
+    variants: int, rest: dict[str, Any], said: str, thesis: Config
+) -> None:
+    """By the test's own arithmetic, what is said to be too few never reaches p = 0.05 after Holm."""
+    first = next(iter(thesis.study["thesis"].variant.values())).model_dump()
+    made = {"steps": 1, "variant": {f"v{i}": first for i in range(variants)}, "sampling": {"profile": "quick"}} | rest
+    one = thesis.model_copy(update={"study": {"nosnja": Study.model_validate(made)}})
+    doubt = foresight.too_few(one, "nosnja")
+    assert doubt == said or (said == "8 LoRAs" and said in doubt)
+    asked_for = [p for p in asked(one.study["nosnja"], one.project).prompts if p.role == "trigger" and p.set == "B"]
+    runs = variants * len(one.study["nosnja"].seeds)
+    if asked_for:
+        clear = [stats.sign_flip_p([1.0] * len(asked_for))] * runs
+        assert (min(stats.holm(clear)) > stats.ALPHA) == bool(doubt)
 
 
 def test_epochs_and_repeats_count_as_in_kohya(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from vez.errors import ConfigError, StoreError
 from vez.plan import GB, Cost, Pass, Plan, peak_bytes
 from vez.probing import planned
 from vez.room import Sizes
+from vez.suite import PROFILES, asked
 
+PRIMARY = ("B", "trigger")  # the set and role whose prompts decide
 SURELY = 0.8  # a prediction is off by up to a fifth: refused is only what would not fit even then
 
 
@@ -40,7 +42,32 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
         rates=known,
         device=where,
     )
-    return replace(made, probes=planned(config, name, made.passes, device=where))
+    return replace(made, probes=planned(config, name, made.passes, device=where), doubt=too_few(config, name))
+
+
+def too_few(config: Config, name: str) -> str:
+    """Why no LoRA can be called better than none however good it is, as a sentence; "" where one can.
+
+    The sign-flip test's smallest p over the prompts that decide, times the runs that Holm's adjustment counts.
+    """
+    from vez.metrics.stats import ALPHA, smallest_p
+
+    study = config.study[name]
+    asking = [prompt for prompt in asked(study, config.project).prompts if prompt.role == "trigger"]
+    prompts = len([prompt for prompt in asking if prompt.set == "B"] or asking)
+    runs = len(study.variant) * len(study.seeds)
+    most = int(ALPHA / smallest_p(prompts)) if prompts else runs
+    if runs <= most:
+        return ""
+    needed = next((n for n in range(prompts, 20) if smallest_p(n) * runs <= ALPHA), 0)
+    larger = next((name for name in ("standard", "thorough") if 0 < needed <= PROFILES[name][PRIMARY][0]), "")
+    ways = [f"{needed} could"] if needed else []
+    ways += [f'profile = "{larger}" has {PROFILES[larger][PRIMARY][0]}'] if larger and study.suite != "own" else []
+    told = f"tell {runs} LoRAs from none, {most} at most" if most else "tell a LoRA from none"
+    return (
+        f"{prompts} prompt{'s' if prompts > 1 else ''} with the trigger word cannot {told}, however large the "
+        f"difference{': ' if ways else ''}{', and '.join(ways)}"
+    )
 
 
 def check_room(config: Config, name: str, *, device: str = "auto") -> None:

@@ -137,6 +137,8 @@ class Plan:
     disk_bytes: dict[str, float]
     probes: str = ""
     """What asking the LoRAs without drawing costs (`vez.probing`); "" where that is not done."""
+    doubt: str = ""
+    """Why so few prompts could not tell so many LoRAs from none; "" where they can (`vez.foresight`)."""
 
     @property
     def images(self) -> int:
@@ -167,6 +169,7 @@ class Plan:
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
         lines += [f"  then {self.probes}"] if self.probes else []
         lines.append(f"  then {self.drawn.text()}")
+        lines += [f"  but {self.doubt}"] if self.doubt else []
         lines.append(f"  at most {sum(self.disk_bytes.values()) / GB:.2f} GB on the disk")
         if self.seconds is not None and len(self.passes) * len(self.seeds) > 1:
             lines.append(f"  training takes about {span(self.seconds)} in all")
