@@ -146,7 +146,7 @@ def train_runs(
         frozen = load_dataset(datasets[dataset])
         todo = {v: study.variant[v] for v in variants if _to_train(config, name, v)}
         prior = study.variant[variants[0]].prior
-        how: dict[str, Any] = {key: getattr(study, key) for key in ("precision", "checkpointing")}
+        how: dict[str, Any] = {key: getattr(study, key) for key in ("precision", "checkpointing", "compile")}
         how |= {"trigger": config.project.trigger, "noun": config.project.noun}
         how["prior"] = None if prior is None else load_dataset(beside[prior])
         if todo:
@@ -276,7 +276,7 @@ def write_report(config: Config, name: str) -> Done:
     """Write studies/<name>/report.html from what lies on disk; Done names the page and the id of what it is about."""
     folder = folder_of(config, name)
     weight = config.study[name].weight
-    page = write_page(folder, folder / "report.html", weight=weight)
+    page = write_page(folder, folder / "report.html", weight=weight, vary=config.study[name].vary)
     evidence = gather(folder)
     card.write(evidence, folder / card.FOLDER, weight=weight)
     newest = evidence.scores.artifact if evidence.scores else evidence.samples

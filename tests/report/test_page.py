@@ -125,7 +125,7 @@ def test_what_is_missing_is_said_and_not_filled(page: Outline) -> None:
 def test_every_picture_is_on_the_page_and_the_total_is_printed(study: Path, page: Outline) -> None:
     drawn = len(list((study / "samples").rglob("*.png")))
     pictures = [image for image in page.of("img") if "seed" in image["alt"]]
-    in_grid_and_test, representative, near, drifted = drawn + 4 * 2 * 2, 3, 2, 2 * 2
+    in_grid_and_test, representative, near, drifted = drawn + 4 * 2 * 2, 3, 2, 2 * 3
     assert len(pictures) == in_grid_and_test + representative + near + drifted
     assert re.search(r"\d+ embedded pictures, [\d.]+ [KM]iB", page.text)
 

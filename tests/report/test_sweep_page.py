@@ -39,7 +39,8 @@ def test_checkpoint_and_strength_are_part_of_the_verdict(evidence: Evidence, wri
     assert verdict.headline == "Use v2, step 20, strength 1."
     assert "runs/v2-0/lora-000020.safetensors" in text
     assert "by checkpoint at strength 1" in text and "by strength" in text
-    assert "7 more arms" not in text and "The other arms of the sweep at seed 0" in text
+    assert "There are 4 more arms than fit side by side" in text and "The other arms at seed 0" in text
+    assert "and the chosen one at step 20 too" in text and ">v2-0 at 20<" in text
     assert "Every two compared" in text and "Concept against prompt" in text
     refused = {of.arm for of in verdict.refused}
     assert refused | {verdict.use, *verdict.tied} == set(SWEPT) | {"v1", "v2", "v4"}
@@ -47,7 +48,7 @@ def test_checkpoint_and_strength_are_part_of_the_verdict(evidence: Evidence, wri
 
 def test_sheets_show_what_a_rule_chose_and_controls_that_are_off_are_marked(written: Path) -> None:
     text = written.read_text(encoding="utf-8")
-    assert "10th percentile" in text and "trained on: web/00.jpg" in text and "from the same noise" in text
+    assert "one in ten is worse" in text and "trained on: web/00.jpg" in text and "from the same noise" in text
     assert '<span class="tag bad">off</span>' in text and "An arm’s even noises against its odd ones" in text
     assert "Nobody was asked yet" in text
     assert "As the reference study reports it" in text and "CLIP never saw the trigger word" in text

@@ -25,7 +25,7 @@ def as_text(results: Results) -> str:
     parts = [_question(verdicts, results.base) for verdicts in results.questions]
     if results.trusted:
         without = ", ".join(judge.judge for judge in results.judges if judge.flags)
-        found = "; ".join(f"{TITLES[v.question]} {_headline(v, results.base)}" for v in results.trusted)
+        found = "; ".join(f"{TITLES[v.question]} {headline(v, results.base)}" for v in results.trusted)
         parts.append(f"Without the votes of {without}: {found}")
     parts.append("\n".join(_judge(judge) for judge in results.judges))
     if results.outdated:
@@ -38,7 +38,7 @@ def _question(of: Verdicts, base: str | None) -> str:
         f"{TITLES[of.question]}  {_number(of.comparisons, 'comparison')} by {_number(of.judges, 'judge')}, "
         f"{_number(of.prompts, 'prompt')}"
     )
-    lines = [head, "", *_table(of, base), "", _headline(of, base)]
+    lines = [head, "", *_table(of, base), "", headline(of, base)]
     lines += [_pairing(pairing, base) for pairing in sorted(of.pairings, key=lambda pairing: pairing.p_holm)]
     if len(of.pairings) > 1:
         lines.append(
@@ -73,7 +73,8 @@ def _row(arm: Strength, base: str | None) -> list[str]:
     return [_name(arm.arm, base), str(arm.wins), str(arm.ties), str(arm.losses), over, f"{arm.best:.0%} of resamples"]
 
 
-def _headline(of: Verdicts, base: str | None) -> str:
+def headline(of: Verdicts, base: str | None) -> str:
+    """One sentence: which arm is preferred, and from which it cannot be told apart."""
     first = of.strongest
     equals = [
         pairing.second if pairing.first == first.arm else pairing.first
@@ -82,7 +83,7 @@ def _headline(of: Verdicts, base: str | None) -> str:
     ]
     if not equals:
         return f"{_name(first.arm, base)} is preferred to every other."
-    others = _list([_name(arm, base) for arm in equals])
+    others = _list([_name(arm, base) for arm in equals]) if len(equals) < 6 else f"{len(equals)} others"
     return f"{_name(first.arm, base)} has the most preference, but cannot be told apart from {others}."
 
 

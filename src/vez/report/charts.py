@@ -194,8 +194,8 @@ def gutter(labels: Iterable[str], *, least: float = 64.0) -> float:
 
 
 def short(label: str) -> str:
-    """A label of at most 18 characters."""
-    return label if len(label) <= 18 else label[:17] + "…"
+    """A label of at most 22 characters: of a longer one its beginning and its end, where names of a search differ."""
+    return label if len(label) <= 22 else f"{label[:10]}…{label[-11:]}"
 
 
 def svg_open(title: str, height: float) -> str:

@@ -1,7 +1,7 @@
 """The parts of the page that show the choice: concept against prompt, curves of a sweep, and every two compared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -15,6 +15,8 @@ from vez.report.verdict import Verdict
 
 MOST_IN_MATRIX = 6
 """Arms in the table of pairs; of a sweep those that were declared, and the one that was chosen."""
+FLAT = 1e-9
+"""Means no further apart than this make no curve."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,33 @@ def pareto(scores: Scores | None, arms: Sequence[Arm], verdict: Verdict) -> Figu
 
 
 def sweep_figures(scores: Scores | None, arms: Sequence[Arm], verdict: Verdict) -> tuple[Figure, ...]:
-    """Checkpoint and strength curves of what decides and of what has a limit; none where nothing was swept."""
+    """Checkpoint and strength curves of what decides; none where nothing was swept."""
     if scores is None or verdict.axes is None:
         return ()
-    limited = [name for name, of in scores.metrics.items() if of.gate is not None]
-    shown = list(dict.fromkeys([*verdict.axes.both, *limited]))
     figures = []
-    for metric in shown:
+    for metric in verdict.axes.both:
         figures += [*_steps(scores, arms, metric, verdict), *_strengths(scores, arms, metric, verdict)]
     return tuple(figures)
+
+
+def limited_figures(
+    scores: Scores | None, arms: Sequence[Arm], verdict: Verdict
+) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """The same of whatever else has a limit, and the names of those that no checkpoint or strength moves."""
+    if scores is None or verdict.axes is None:
+        return (), ()
+    figures: list[Figure] = []
+    still = []
+    for metric in [
+        name for name, of in scores.metrics.items() if of.gate is not None and name not in verdict.axes.both
+    ]:
+        means = {score.mean for of in scores.arms.values() if (score := of.get(metric)) is not None}
+        drawn = [*_steps(scores, arms, metric, verdict), *_strengths(scores, arms, metric, verdict)]
+        if drawn and max(means) - min(means) < FLAT:
+            still.append(name_of(metric))
+        else:
+            figures += drawn
+    return tuple(figures), tuple(still)
 
 
 def matrix(scores: Scores | None, arms: Sequence[Arm], metric: str, chosen: str | None) -> Matrix | None:
@@ -137,18 +157,24 @@ def _steps(scores: Scores, arms: Sequence[Arm], metric: str, verdict: Verdict) -
 
 
 def _strengths(scores: Scores, arms: Sequence[Arm], metric: str, verdict: Verdict) -> list[Figure]:
-    """The metric against strength, a curve per run at its chosen or last checkpoint."""
+    """The metric against strength: a curve per run at its end, and one at the chosen checkpoint if that is another."""
     chosen = next((arm for arm in arms if arm.name == verdict.use), None)
     lines: dict[str, list[Arm]] = {}
     for arm in arms:
         if arm.run is None:
             continue
-        ours = chosen is not None and chosen.run is arm.run
-        if arm.step == (chosen.step if ours and chosen is not None else None):
+        if arm.step is None:
             lines.setdefault(arm.run.name, []).append(arm)
+        elif chosen is not None and chosen.run is arm.run and chosen.step == arm.step:
+            lines.setdefault(f"{arm.run.name} at {arm.step}", []).append(arm)
     swept = {name: sorted(of, key=lambda arm: arm.strength) for name, of in lines.items() if len(of) > 1}
     said = f"{capital(name_of(metric))} by strength"
-    return _swept(scores, swept, metric, verdict, title=said, x_axis="strength", of=lambda arm: arm.strength)
+    found = _swept(scores, swept, metric, verdict, title=said, x_axis="strength", of=lambda arm: arm.strength)
+    checkpoints = {arm.reached for arm in arms if arm.run is not None}
+    ends = "Each run as it was at its end"
+    if chosen is not None and chosen.step is not None:
+        ends += f", and the chosen one at step {chosen.step} too"
+    return [replace(one, says=f"{ends}. {one.says}") for one in found] if len(checkpoints) > 1 else found
 
 
 def _swept(
@@ -178,7 +204,7 @@ def _swept(
             tops.append(f"{name} at {best[0]:g} ({plain(best[1])})")
     if not drawn:
         return []
-    says = f"{'Highest' if higher else 'Lowest'}, which is best, by the means: {', '.join(tops)}. "
-    says += "Where whiskers (95 % intervals) overlap by much, the order may be luck."
+    says = f"{'More' if higher else 'Less'} is better; {'highest' if higher else 'lowest'}: {', '.join(tops)}. "
+    says += "Where the whiskers (95 % intervals) of two points overlap by much, their order may be luck."
     chart = curves(drawn, title=title, x_axis=x_axis, y_axis=f"mean, {'more' if higher else 'less'} is better")
     return [Figure(Markup(chart), title, says)]

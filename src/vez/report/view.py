@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path, PureWindowsPath
 
 from vez.errors import StoreError
@@ -10,7 +11,7 @@ from vez.images import provenance
 from vez.images.provenance import Provenance
 from vez.report.arms import Arm
 from vez.report.evidence import Data, DatasetRow, DroppedRow, Evidence, FindingRow, SampleRow, inside
-from vez.report.pictures import Wanted
+from vez.report.pictures import Album, Wanted
 from vez.store import Artifact
 
 # Pixels of an embedded picture's longer side: shown smaller, and at this size where a reader enlarges it.
@@ -57,6 +58,17 @@ class Strip:
 
     label: str
     by_role: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All of them, in order."""
+        return tuple(cell for cells in self.by_role for cell in cells)
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Of each role, where its cells begin and end among `cells`."""
+        ends = [*accumulate((len(cells) for cells in self.by_role), initial=0)]
+        return tuple(pairwise(ends))
 
 
 @dataclass(frozen=True)
@@ -190,12 +202,17 @@ def pieces(text: str, word: str) -> list[tuple[str, bool]]:
 
 
 def wanted_cells(grids: Sequence[SeedGrid], tests: Sequence[TriggerTest], data: Sequence[DataPart]) -> Iterator[Wanted]:
-    """Every picture of the page, the ones that matter most first: they are embedded until the budget is spent."""
-    cells = [cell for grid in grids[:1] for line in grid.lines for cell in line.cells]
+    """The pictures of these grids, tests and datasets, the ones that matter most first."""
+    cells = [cell for grid in grids for line in grid.lines for cell in line.cells]
     cells += [cell for test in tests for strip in test.strips for seeds in strip.by_role for cell in seeds]
     cells += [thumb.cell for part in data for thumb in part.thumbs]
-    cells += [cell for grid in grids[1:] for line in grid.lines for cell in line.cells]
     return (cell.wanted for cell in cells if cell.wanted is not None)
+
+
+def with_room(grids: Sequence[SeedGrid], album: Album) -> tuple[tuple[SeedGrid, ...], tuple[int, ...]]:
+    """The grids that show a picture, and the seeds of those that had no room for any."""
+    shown = {grid.seed for grid in grids for line in grid.lines for cell in line.cells if cell.wanted in album.pictures}
+    return tuple(grid for grid in grids if grid.seed in shown), tuple(g.seed for g in grids if g.seed not in shown)
 
 
 def _seeds(rows: Iterable[SampleRow]) -> list[int]:
