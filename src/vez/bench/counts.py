@@ -10,13 +10,30 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
-# What torch's own table lacks: products added in place, and the CPU's fused attention.
+
+
+def _linear(x: torch.Tensor, *others: object, out_val: torch.Tensor) -> int:
+    """FLOP of oneDNN's linear layers: every number that goes in meets every one that comes out of its row."""
+    return 2 * x.numel() * out_val.shape[-1]
+
+
+def _convolution(x: torch.Tensor, *others: object, out_val: torch.Tensor) -> int:
+    """FLOP of oneDNN's convolutions; the weight stands last of what has four dimensions."""
+    weight = next(one for one in reversed(others) if isinstance(one, torch.Tensor) and one.dim() == 4)
+    return 2 * out_val.numel() * (weight.numel() // weight.shape[0])
+
+
+# What torch's own table lacks: products added in place, the CPU's fused attention, oneDNN's layers.
 _FORMULAS: dict[Any, Any] = flop_registry | {
     _aten.baddbmm_: flop_registry[_aten.baddbmm],
     _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
         _aten._scaled_dot_product_flash_attention_backward
     ],
+}
+_ONEDNN = {"_linear_pointwise": _linear, "_convolution_pointwise": _convolution}
+_FORMULAS |= {
+    getattr(torch.ops.mkldnn, name): formula for name, formula in _ONEDNN.items() if hasattr(torch.ops.mkldnn, name)
 }
 _SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 _RATE_SECONDS = 0.5
@@ -55,7 +72,8 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _storages(values: Any) -> Iterator[Any]:
     """The memory of every tensor in arguments or results."""
-    return (value.untyped_storage() for value in tree_leaves(values) if isinstance(value, torch.Tensor))
+    tensors = (value for value in tree_leaves(values) if isinstance(value, torch.Tensor))
+    return (tensor.untyped_storage() for tensor in tensors if not tensor.is_mkldnn)  # a library's own has none
 
 
 def counted(work: Callable[[], object]) -> Counted:
