@@ -2,7 +2,7 @@
 #   make demo        the whole way on the embedded base, on a CPU: dataset, LoRAs, grids, scores, report
 #   make test        the suite (seconds per file);  make test-slow  the rest of it, with what each test took
 #   make lint        ruff, mypy --strict, import layers, generated reference
-#   make bench       the benchmarks of bench/
+#   make bench       the CPU's table of speeds, in at most 15 minutes; needs 9 GB
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -50,7 +50,7 @@ reference: $(STAMP)
 	$(BIN)/python -c "from pathlib import Path; from vez.kohya_config.options import on_page; p = Path('docs/coming-from-kohya.md'); p.write_text(on_page(p.read_text()))"
 
 bench: $(STAMP)
-	$(BIN)/python bench/step.py
+	$(BIN)/python bench/table.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
