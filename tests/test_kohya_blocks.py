@@ -83,6 +83,10 @@ def test_convolutions() -> None:
     both = carried(conv_dim=4, conv_alpha=2, block_dims=listed({}, 8), conv_block_dims=listed({12: 0, 13: 2}, 4))
     assert both.tables["variant"]["blocks"] == {"mid": {"conv_rank": 0}, "up.0.0": {"conv_rank": 2, "conv_alpha": 2.0}}
     assert "conv_rank" not in carried(conv_alpha=2).tables["variant"]
+    none = carried(conv_dim=0)
+    assert none.tables["variant"]["resnets"] is True and "conv_rank" not in none.tables["variant"]
+    assert "resnets" not in carried(conv_dim=4).tables["variant"]
+    assert not any(left.option.startswith("network_args") for left in none.left)
     other = carry({**NETWORK, "network_module": "networks.oft", "network_args.conv_dim": 4}, near=Path("x.toml"))
     assert "conv_rank" not in other.tables["variant"]
     assert any(left.option == "network_args.conv_dim" for left in other.left)

@@ -202,6 +202,28 @@ def test_a_sample_is_trained_with_its_own_wording(
         assert losses(events, "none-0") == pytest.approx(losses(events, "empty-0"), rel=1e-5)
 
 
+def test_every_so_many_passes_are_without_captions(random_base: Base, masked_dataset: Dataset) -> None:
+    """Passes count from 1, whatever the batch; another variant of the same run keeps its captions."""
+    rows = masked_dataset.train
+    steps = 4 * len(rows) // 2
+    tape = record(len(rows), seed=0, steps=steps, batch=2)
+    plain = [torch.zeros(8, 8, 8) for _ in rows]
+    words = Words.of(random_base, [row.caption for row in rows], frozen=True)
+    variants = [variant(batch=2, caption_dropout_every=2), variant(batch=2)]
+    samples = Samples(random_base, rows, variants, tape, words, plain)
+    seen = []
+    for step in range(1, steps + 1):
+        gone = samples._without(step, np.arange(2), variants[0])
+        assert not samples._without(step, np.arange(2), variants[1]).any()
+        seen += gone.tolist()
+        for _, batch, _ in samples.batches(step):
+            assert batch.text is not None
+            empty = samples.words.batch(torch.tensor([-1]), *[torch.zeros(1, 4, 8, 8)] * 2, torch.zeros(1)).text
+            same = [torch.equal(one, empty.states[0]) for one in batch.text.states[:2]]
+            assert same == gone.tolist()
+    assert seen == [n // len(rows) % 2 == 1 for n in range(2 * steps)]
+
+
 def replace_chunks(base: Base) -> Base:
     return replace(base, chunks=3, settings=("tokens=225",))
 

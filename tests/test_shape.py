@@ -68,6 +68,23 @@ def test_convolutions_have_a_rank_and_alpha_of_their_own() -> None:
     assert sum(target.resnet for target, _ in made.values()) < 86 < sum(True for _ in made)
 
 
+def test_resnets_without_their_convolutions() -> None:
+    """kohya's conv_dim = 0: what of the ResNets is no 3×3 convolution, at the LoRA's own rank; nothing else."""
+    layout = FAMILIES["sd1"].layout
+    assert layout is not None
+    plain = modules_of(layout, spec_of(variant(rank=16, alpha=8.0)))
+    made = modules_of(layout, spec_of(variant(rank=16, alpha=8.0, resnets=True)))
+    more = {key: made[key] for key in made.keys() - plain.keys()}
+    assert more and all(
+        target.resnet and target.kernel == 1 and part == Part(16, 8.0) for target, part in more.values()
+    )
+    assert "lora_unet_down_blocks_0_resnets_0_time_emb_proj" in more
+    assert "lora_unet_down_blocks_1_resnets_0_conv_shortcut" in more
+    assert plain.items() <= made.items()
+    with pytest.raises(ValueError, match="conv_alpha goes with conv_rank"):
+        variant(resnets=True, conv_alpha=2.0)
+
+
 @pytest.mark.parametrize("rank", [3, 8, 31])
 def test_rslora_of_a_block(rank: int) -> None:
     layout = FAMILIES["sd1"].layout

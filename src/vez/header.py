@@ -29,6 +29,7 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
         "max_grad_norm": variant.clip_grad,
         "min_snr_gamma": variant.min_snr,
         "caption_dropout_rate": variant.caption_dropout,
+        "caption_dropout_every_n_epochs": variant.caption_dropout_every,
         "batch_size_per_device": variant.batch,
         "total_batch_size": variant.per_step,
         "gradient_accumulation_steps": variant.accumulate,
@@ -78,7 +79,7 @@ def header(base: Base, dataset: Dataset, variant: Variant, config: Mapping[str, 
 def network_args(base: Base, variant: Variant) -> dict[str, str]:
     """What kohya's --network_args would say of the LoRA's shape; blocks by number where the U-Net has kohya's."""
     said = {
-        "conv_dim": variant.conv_rank or None,
+        "conv_dim": variant.conv_rank or (0 if variant.resnets else None),
         "conv_alpha": spec.conv.alpha if (spec := spec_of(variant)).conv else None,
         "rank_dropout": variant.rank_dropout or None,
         "module_dropout": variant.module_dropout or None,

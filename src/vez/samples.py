@@ -156,7 +156,7 @@ class Samples:
         fields = drawn.to(self.base.device)
         turned = [dice(seed, "flip").random() < FLIPPED for seed in seeds]
         captions = np.concatenate(
-            [np.where(tape.drop[at] < variant.caption_dropout, -1, images) for variant in self.variants]
+            [np.where(self._without(step, samples, variant), -1, images) for variant in self.variants]
         )  # (V·b,), -1 is the empty caption
         batch = self.words.batch(
             torch.from_numpy(captions),
@@ -169,6 +169,15 @@ class Samples:
         return self._with_mask(
             self._with_noise(self._with_wording(batch, captions, seeds), drawn[:, 1], seeds), views, turned
         )
+
+    def _without(self, step: int, samples: NDArray[np.intp], variant: Variant) -> NDArray[np.bool_]:
+        """Which samples of a step a variant sees without their caption."""
+        dropped: NDArray[np.bool_] = self.tape.drop[step - 1, samples] < variant.caption_dropout
+        if variant.caption_dropout_every:
+            seen = (step - 1) * self.tape.image.shape[1] + samples
+            passes = seen // len(self.rows) + 1  # from 1, as kohya counts epochs
+            dropped = dropped | (passes % variant.caption_dropout_every == 0)
+        return dropped
 
     def _latents(self, views: NDArray[np.int64], field: Tensor, turned: Sequence[bool]) -> Tensor:
         """Latents of a batch, (b, 4, h, w), or (V·b, 4, h, w) where a variant flips."""

@@ -18,7 +18,7 @@ from vez.shape import LoraSpec, spec_of
 SHAPES = ("tiny", "sd1", "sd2", "sdxl")
 DTYPES = get_args(Precision)
 LARGEST_SIDE = 2048
-SHAPE = {"rank", "alpha", "rslora", "conv_rank", "conv_alpha", "blocks", "lr_unet", "lr_text", "lr_text2"}
+SHAPE = {"rank", "alpha", "rslora", "conv_rank", "conv_alpha", "resnets", "blocks", "lr_unet", "lr_text", "lr_text2"}
 _GB = 1e9
 
 

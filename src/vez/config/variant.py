@@ -26,6 +26,8 @@ class Variant(Table):
     """Rank of the LoRA of the U-Net's 3×3 convolutions; above 0 all of its ResNets are adapted (kohya: conv_dim)."""
     conv_alpha: float | None = Field(default=None, gt=0)
     """Their alpha (kohya: conv_alpha); absent: as much of conv_rank as alpha is of rank."""
+    resnets: bool = False
+    """Adapt the ResNets' 1×1 convolutions and time projections without the 3×3 ones (kohya: conv_dim = 0)."""
     blocks: dict[BlockName, Block] = Field(default_factory=dict)
     """Parts of the U-Net that are treated otherwise, as { "down.1" = { rank = 8 }, up = { lr = 0.5 } } (block_dims)."""
     lr_unet: float = Field(default=1e-4, ge=0)
@@ -80,6 +82,8 @@ class Variant(Table):
     """Count the error only where the dataset's masks are white (kohya: masked_loss)."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are trained without their caption."""
+    caption_dropout_every: int = Field(default=0, ge=0)
+    """One of so many passes over the dataset is trained without captions; 0: none (caption_dropout_every_n_epochs)."""
     shuffle_caption: bool = False
     """Put the parts of a caption, between commas, in another order for every sample (kohya: shuffle_caption)."""
     keep_tokens: int = Field(default=0, ge=0)
@@ -145,7 +149,8 @@ class Variant(Table):
 
     @model_validator(mode="after")
     def _convolutions_have_a_rank(self) -> Self:
-        if self.conv_alpha is not None and not self.adapts_resnets:
+        convolves = self.conv_rank > 0 or any(block.conv_rank for block in self.blocks.values())
+        if self.conv_alpha is not None and not convolves:
             raise ValueError("conv_alpha goes with conv_rank, which is 0; set conv_rank, or leave conv_alpha out")
         return self
 
@@ -157,7 +162,7 @@ class Variant(Table):
     @property
     def adapts_resnets(self) -> bool:
         """Whether the U-Net's ResNets and samplers are adapted (LoCon), as kohya does wherever a conv_dim is given."""
-        return self.conv_rank > 0 or any(block.conv_rank for block in self.blocks.values())
+        return self.resnets or self.conv_rank > 0 or any(block.conv_rank for block in self.blocks.values())
 
     @property
     def per_step(self) -> int:

@@ -29,6 +29,8 @@ def shape(work: Carried, *, like_lora: bool) -> None:
         for name, value in {**{k: v for k, v in conv.items() if v is not None}, **said}.items():
             work.leave(_KEY + name, value, "it means something else there")
         return
+    if conv["conv_dim"] == 0 and "conv_block_dims" not in said:
+        work.must("network_args.conv_dim", "variant.resnets", True, "kohya's conv_dim = 0 adapts no 3×3 convolution")
     if conv["conv_dim"]:
         comment = "kohya's conv_alpha, where its file says nothing" if conv["conv_alpha"] is None else ""
         alpha = 1.0 if conv["conv_alpha"] is None else conv["conv_alpha"] or float(conv["conv_dim"])
