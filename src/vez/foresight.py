@@ -73,12 +73,15 @@ def too_few(config: Config, name: str) -> str:
 def check_room(config: Config, name: str, *, device: str = "auto") -> None:
     """Raise ConfigError where the study cannot fit into the memory, StoreError where its files cannot onto the disk.
 
-    The sentence names what to set instead.
+    ConfigError too where it is to be compiled and nothing here can. The sentence names what to set instead.
     """
     from vez.device import choose
+    from vez.nets.kernels.regions import check as can_compile
     from vez.preflight import free_memory
 
     where = choose(device)
+    if config.study[name].compile:
+        can_compile(where.type)
     made, cost = plan(config, name, device=device), planning.cost_of(_base_folder(config))
     check_memory(config, made, cost=cost, free=free_memory(where), device=where.type)
     folders = (config.root / "studies" / name, *(config.root / ".vez" / part for part in ("latents", "datasets")))

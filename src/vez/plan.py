@@ -137,6 +137,7 @@ class Plan:
     disk_bytes: dict[str, float]
     probes: str = ""
     """What asking the LoRAs without drawing costs (`vez.probing`); "" where that is not done."""
+    compiles: bool = False
     doubt: str = ""
     """Why so few prompts could not tell so many LoRAs from none; "" where they can (`vez.foresight`)."""
 
@@ -167,6 +168,7 @@ class Plan:
                 f"about {one.peak_bytes / GB:.1f} GB of memory"
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
+        lines += ["  compiled before the first step: minutes the first time, seconds later"] if self.compiles else []
         lines += [f"  then {self.probes}"] if self.probes else []
         lines.append(f"  then {self.drawn.text()}")
         lines += [f"  but {self.doubt}"] if self.doubt else []
@@ -209,6 +211,7 @@ def plan(
         base=config.project.base if cost.assumed else f"{config.project.base}: {cost.family.title}",
         length=next(text for text, value in zip(lengths, given, strict=True) if value is not None),
         disk_bytes=_disk_bytes(config, study, passes, pictures=pictures, images=drawn.images, cost=cost),
+        compiles=study.compile,
     )
 
 
@@ -349,6 +352,7 @@ def rate_key(config: Config, study: str, variants: Sequence[str], *, device: str
         *([f"{tokens} tokens"] if tokens > 75 else []),
         *([f"prior {config.dataset[first.prior].resolution}px"] if first.prior else []),
         *([f"checkpointing {one.checkpointing}"] if one.checkpointing != "none" else []),
+        *(["compiled"] if one.compile else []),
         *(["preserve"] if any(variant.preserve for variant in several) else []),
     ]
     how = f"{device} {one.precision} {config.dataset[first.dataset].resolution}px batch {batch} x {len(several)}"

@@ -23,6 +23,7 @@ from vez.errors import TrainError
 from vez.events import Event, EventLog, Note
 from vez.images.wording import visible
 from vez.learner import rates_of
+from vez.nets.kernels.regions import so_far
 from vez.passes import Pass, Run, gradients, prepare
 from vez.rewording import may_lose, may_move, reworded, rewords
 from vez.solver import denoise, moves
@@ -41,6 +42,7 @@ def preflight(
     *,
     precision: Precision,
     checkpointing: Checkpointing = "none",
+    compile: bool = False,
     sampling: Sampling,
     seed: int = 0,
     prior: Dataset | None = None,
@@ -50,14 +52,16 @@ def preflight(
     """Try what a pass of these variants will do, once, with its own batch and the largest pictures.
 
     Yields what captions are trained on, and how it went. Raises TrainError for a base whose values are not finite and
-    for too little memory on a GPU; otherwise what the run itself would raise, in seconds.
+    for too little memory on a GPU, ConfigError where there is no compiler to ``compile`` with; otherwise what the run
+    itself would raise, in seconds.
     """
     began = perf_counter()
     yield from captions(base, dataset, variants, seed=seed)
     yield from lost_triggers(dataset, variants, trigger)
     try:
         words: dict[str, Any] = {"trigger": trigger, "noun": noun}
-        how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing}
+        how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing, "compile": compile}
+        before = so_far()
         loss, broken = one_step(base, dataset, variants, prior=prior, **how, **words)
         one_sample(base, dataset.train[0].caption, sampling=sampling, precision=precision)
     except torch.OutOfMemoryError as error:
@@ -65,6 +69,9 @@ def preflight(
             f"one step of {', '.join(variants)} does not fit into the memory of {base.device}; set a smaller batch, "
             f'side_by_side = {max(1, len(variants) // 2)} or precision = "bf16"'
         ) from error
+    if compile:
+        made, seconds = (now - then for now, then in zip(so_far(), before, strict=True))
+        yield Note(f"compiled {made:.0f} norms and gates in {seconds:.0f} s; they are kept for the next run")
     for name in broken:
         yield Note(f"the gradient of {name} is not finite at the very first step: it will stop; lower its alpha")
     well = "" if broken else ": all is well"
@@ -123,6 +130,7 @@ def one_step(
     *,
     precision: Precision,
     checkpointing: Checkpointing = "none",
+    compile: bool = False,
     prior: Dataset | None = None,
     trigger: str = "",
     noun: str = "",
@@ -140,7 +148,8 @@ def one_step(
         # its gradients are added up over several batches: one is enough to try
         alone = {name: variant.model_copy(update={"accumulate": 1}) for name, variant in variants.items()}
         runs = [Run(name, variant, folder, log, {}) for name, variant in alone.items()]
-        stack.enter_context(computing(base, DTYPES[precision], pixels=dataset.resolution, checkpointing=checkpointing))
+        as_run: dict[str, Any] = {"checkpointing": checkpointing, "compile": compile}
+        stack.enter_context(computing(base, DTYPES[precision], pixels=dataset.resolution, **as_run))
         words = {"trigger": trigger, "noun": noun}
         work = prepare(base, one, beside, runs, seed=0, steps=1, validate=False, cache=None, **words)
         stack.callback(work.lora.detach)

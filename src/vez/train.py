@@ -22,6 +22,7 @@ from vez.errors import ConfigError, LoraFileError, RunStopped
 from vez.events import Done, Event, EventLog, Note, Saved, Stage, Validated, as_json, read
 from vez.header import header
 from vez.interop import save_kohya
+from vez.nets.kernels.regions import uncompiled
 from vez.passes import Pass, Run, prepare, step_of, stop
 from vez.preview import Preview, previews
 from vez.soundness import base_norms, size
@@ -46,6 +47,7 @@ def train(
     preview: Preview | None = None,
     precision: Precision = "fp32",
     checkpointing: Checkpointing = "none",
+    compile: bool = False,
     trigger: str = "",
     noun: str = "",
     prior: Dataset | None = None,
@@ -64,6 +66,7 @@ def train(
         preview: pictures to draw meanwhile; they are no part of what makes a run.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
         checkpointing: which blocks are computed again in the backward pass; the numbers stay the same.
+        compile: whether norms and gates are compiled; the numbers stay the same up to rounding.
         trigger, noun: the words, for the file's header, and for what a variant preserves.
         prior: class pictures; each step sees as many of them too, as the variants' prior_weight counts them.
         cache: folder for the latents of pictures seen before; None keeps none.
@@ -76,6 +79,7 @@ def train(
     _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
     shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
+    shared |= {"compile": True} if compile else {}
     configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
@@ -110,8 +114,8 @@ def _pass(
         return {runs[v].name: reason for v, reason in before.items()}
     seed, steps, every = shared["seed"], shared["steps"], shared["validate_every"]
     with ExitStack() as stack:
-        dtype, again = _DTYPES[shared["precision"]], shared["checkpointing"]
-        stack.enter_context(computing(base, dtype, pixels=dataset.resolution, checkpointing=again))
+        how = {"checkpointing": shared["checkpointing"], "compile": shared.get("compile", False)}
+        stack.enter_context(computing(base, _DTYPES[shared["precision"]], pixels=dataset.resolution, **how))
         words = {"trigger": shared["trigger"], "noun": shared["noun"]}
         work = prepare(base, dataset, prior, runs, seed=seed, steps=steps, validate=bool(every), cache=cache, **words)
         stack.callback(work.lora.detach)
@@ -195,10 +199,10 @@ def _looks(work: Pass, how: Mapping[str, Any], *, step: int) -> Iterator[Event]:
     """What is measured and drawn of a step, if anything is: of the weights that would be saved."""
     every, preview = how["validate_every"], how["preview"]
     if every and (step % every == 0 or step == work.steps):
-        with work.learner.as_saved():
+        with work.learner.as_saved(), uncompiled():
             yield from _validate(work, step=step)
     if preview is not None and preview.is_due(step, of=work.steps):
-        with work.learner.as_saved():
+        with work.learner.as_saved(), uncompiled():
             yield from previews(work, preview, step=step)
 
 

@@ -122,6 +122,8 @@ class Study(Table):
     """What the base computes in: bf16 is faster where the machine has it, fp16 on older GPUs. A LoRA is fp32 always."""
     checkpointing: Checkpointing = "none"
     """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
+    compile: bool = False
+    """Whether the base's norms and gates are compiled; needs a C++ compiler, and a while at first (torch_compile)."""
     clip: Text | None = None
     """The CLIP that scores: a hub id, or a folder; absent: openai/clip-vit-base-patch32 (for "tiny", its own)."""
     dino: Text | None = None

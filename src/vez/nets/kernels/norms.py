@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vez.nets.kernels.regions import region
+
 _aten = torch.ops.aten
 _LAST = torch.channels_last
 _MANY_CELLS = 256  # of a picture, from which PyTorch's norm of a picture that lies (h, w, C) took up to 9 times as long
 
 
+@region
 def group_norm(x: Tensor, norm: Any, *, gate: bool) -> Tensor:
     """GroupNorm (Wu and He 2018) of a picture (N, C, h, w), and SiLU of it where there is a ``gate``."""
     y = _normed(_laid(x), norm)[0]
@@ -19,6 +22,7 @@ def group_norm(x: Tensor, norm: Any, *, gate: bool) -> Tensor:
     return _as(y, x)
 
 
+@region
 def group_norm_back(dy: Tensor, x: Tensor, norm: Any, *, gate: bool) -> Tensor:
     """The gradient of x; the norm is computed again."""
     there = _laid(x)
@@ -51,11 +55,13 @@ def _as(y: Tensor, x: Tensor) -> Tensor:
     return y.contiguous(memory_format=_LAST) if x.is_contiguous(memory_format=_LAST) else y.contiguous()
 
 
+@region
 def layer_norm(x: Tensor, norm: Any) -> Tensor:
     """LayerNorm (Ba et al. 2016) of (…, C)."""
     return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
+@region
 def layer_norm_back(dy: Tensor, x: Tensor, norm: Any) -> Tensor:
     """The gradient of x; mean and deviation are computed again."""
     shape = norm.normalized_shape
