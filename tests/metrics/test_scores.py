@@ -205,7 +205,7 @@ def test_a_tier_that_is_missing_is_named_with_what_it_needs(scored: tuple[Path, 
     assert "similarity" in summary["not_measured"] and summary["metrics"]["T1"]["primary"]
     assert summary["metrics"]["T2"] | {"definition": ""} == {
         "definition": "", "family": "text", "higher_is_better": True, "primary": True, "margin": 0.0375, "gate": None,
-        "guard": True,
+        "guard": True, "calibrated": False,
     }  # fmt: skip
 
 

@@ -85,9 +85,10 @@ CASES: list[tuple[str, Truth, dict[str, Any], str | None, list[str], list[str]]]
      ["Use v1.", "v2: not distinguishable from no LoRA", "v3: worse than no LoRA", "lr_unet × 3"], ["Use v2"]),
     ("one beats the others on both", {"v1": on(similarity=0.8), "v2": on(similarity=0.4)}, {}, "v1",
      ["v2: worse than v1 on similarity", "and no better on the other"], ["not distinguishable from it"]),
-    ("equals: fewer steps", {"v1": on(), "v2": on(), "v3": on(similarity=0)}, {"noise": 0.05}, "v2",
+    ("equals: fewer steps", {"v1": on(), "v2": on(), "v3": on(similarity=0)}, {"noise": 0.05, "seed": 1}, "v2",
      ["v1 is not distinguishable from it; it took fewer steps", "That v2 is better than v1"], []),
-    ("equals: smaller rank", {"v2": on(), "v3": on()}, {"noise": 0.05}, "v3", ["it has the smaller rank"], []),
+    ("equals: smaller rank", {"v2": on(), "v3": on()}, {"noise": 0.05, "seed": 1}, "v3",
+     ["it has the smaller rank"], []),
     ("paints over", {"v1": on(), "v2": on(similarity=0.9, rest=-0.2)}, {}, "v1",
      ["v2: learned the concept, but paints over the rest of the prompt", "a lower strength"], []),
     ("a loss shown to be small is none", {"v1": on(rest=-0.01)}, {}, "v1",
@@ -138,7 +139,7 @@ def test_where_neither_beats_the_other_the_weight_decides(weight: float, use: st
 
 
 def test_two_are_told_apart_only_with_confidence() -> None:
-    near = scored({"v1": on(similarity=0.52), "v2": on(similarity=0.5)}, noise=0.1)
+    near = scored({"v1": on(similarity=0.52), "v2": on(similarity=0.5)}, noise=0.1, seed=2)
     axes = axes_of(near, ["v1", "v2"])
     assert axes is not None
     assert front(near, ["v1", "v2"], axes) == (("v1", "v2"), {})
@@ -153,6 +154,17 @@ def test_less_than_the_best_by_more_than_a_standard_error_is_no_tie() -> None:
     verdict = judge(found, {"v1": Effort(5, 4), "v2": Effort(50, 64)})
     assert verdict.use == "v2" and verdict.tied == ("v1",)
     assert "v1 is not distinguishable from it; it has the highest mean" in verdict.because
+
+
+def test_where_the_rest_differs_by_less_than_would_matter_the_concept_alone_counts() -> None:
+    arms = {"v1": on(similarity=0.5, rest=0.03), "v2": on(similarity=0.56, rest=0.0)}
+    found = scored(arms, noise=0.002)
+    axes = axes_of(found, ["v1", "v2"])
+    assert axes is not None
+    assert weigh(found, ["v1", "v2"], axes, weight=0.1).best == "v2", "0.03 lies within the margin of 0.0375"
+    assert weigh(found, ["v1", "v2"], axes, weight=0.0).best == "v1", "nothing but the rest was asked for"
+    further = scored({**arms, "v1": on(similarity=0.5, rest=0.06)}, noise=0.002)
+    assert weigh(further, ["v1", "v2"], axes, weight=0.1).best == "v1"
 
 
 def test_a_tie_goes_to_fewer_steps_then_lower_strength_then_smaller_rank() -> None:

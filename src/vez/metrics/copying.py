@@ -6,7 +6,7 @@ import numpy as np
 
 from vez.images import shifts
 from vez.images.shifts import Grey
-from vez.metrics.material import Material, Metric, Vectors, table
+from vez.metrics.material import Material, Metric, Vectors, scenes, table
 from vez.metrics.summary import Values
 
 SHORTLIST: Final = 4
@@ -15,6 +15,9 @@ SHORTLIST: Final = 4
 SAME: Final = 0.9
 """Correlation from which a drawn picture shows a training picture's photograph: a copy that was drawn anew keeps
 brightness and detail less exactly than a resized file (0.97)."""
+
+NEVER: Final = -2.0
+"""Below every cosine: a pair that is not to be laid over each other."""
 
 WORST: Final = 12
 """Rows of the nearest-neighbour sheet."""
@@ -41,11 +44,11 @@ def nearest(m: Material) -> dict[int, tuple[int, float]]:
 def overlays(pictures: list[Grey], trained: tuple[Grey, ...], cosines: Vectors) -> list[float]:
     """For each picture the best correlation with any of its likeliest training pictures over shifts, sizes, mirroring.
 
-    ``cosines`` (P, T) says which are likely. 0 where not even a coarse look promises anything.
+    ``cosines`` (P, T) says which are likely, `NEVER` which are out. 0 where not even a coarse look promises anything.
     """
     greys = [*pictures, *trained]
     partners = np.argsort(-cosines, axis=1, kind="stable")[:, :SHORTLIST]
-    pairs = [(i, len(pictures) + int(j)) for i, row in enumerate(partners) for j in row]
+    pairs = [(i, len(pictures) + int(j)) for i, row in enumerate(partners) for j in row if cosines[i, j] > NEVER]
     best = [0.0] * len(pictures)
     for match in shifts.matches(greys, np.array(pairs, dtype=np.intp).reshape(-1, 2), least=0.0):
         best[match.earlier] = max(best[match.earlier], match.score)
@@ -93,6 +96,19 @@ def _copies(m: Material) -> Values:
     return table(m, [(i, float(score >= SAME)) for i, score in correlations(m).items()])
 
 
+def _repeats(m: Material) -> Values:
+    """1 for a picture that one of the same arm's for another prompt or noise can be laid over, else 0."""
+    rows = []
+    for arm in dict.fromkeys(d.arm for d in m.drawn) if m.pixels is not None else ():
+        of = [i for i in scenes(m) if m.drawn[i].arm == arm]
+        if m.pixels is not None and len(of) > 1:
+            greys, seen = [m.pixels.greys[i] for i in of], m.judge.images[of]
+            apart = seen @ seen.T + NEVER * 2 * np.eye(len(of))
+            scores = overlays(greys, tuple(greys), apart)
+            rows += [(i, float(score >= SAME)) for i, score in zip(of, scores, strict=True)]
+    return table(m, rows)
+
+
 _NEEDS = "needs prompts of the role trigger, and the datasets that the LoRAs were trained on"
 
 COPYING: Final[tuple[Metric, ...]] = (
@@ -120,5 +136,13 @@ COPYING: Final[tuple[Metric, ...]] = (
         f"mirrored, so that brightness and detail agree (correlation of {SAME:g} or more): the same photograph.",
         _NEEDS,
         _copies,
+    ),
+    Metric(
+        "repeats",
+        "copying",
+        "Share of pictures, over the scenes with the trigger (set B), that another of the same LoRA's, for another "
+        f"prompt or noise, can be laid over (correlation of {SAME:g} or more): one picture again and again.",
+        "needs two pictures or more of prompts of the role trigger",
+        _repeats,
     ),
 )

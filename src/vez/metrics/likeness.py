@@ -163,15 +163,19 @@ def _apart(role: str, from_role: str) -> Measure:
 
 
 def _overfit(m: Material) -> Values:
-    """How much more likeness to training than to held-out pictures has risen over the base's, in units of the scale."""
+    """How much nearer the nearest training picture is than the nearest held-out one, over the same of the base's.
+
+    What there are more of lies nearer by chance: the base's pictures have seen neither, and are subtracted.
+    """
     found = _judged(m)
     if found is None:
         return {}
     view, rows = m.judge, []
+    held_out = (view.images @ view.reference.T).max(axis=1)
     for arm, seen in view.training.items():
         if not len(seen):
             continue
-        excess = (view.images @ seen.T).mean(axis=1) - found.likeness
+        excess = (view.images @ seen.T).max(axis=1) - held_out
         floor = base_means(m, excess)
         for i in scenes(m):
             if m.drawn[i].arm == arm and m.drawn[i].prompt in floor:
@@ -277,9 +281,9 @@ LIKENESS: Final[tuple[Metric, ...]] = (
     Metric(
         "overfit",
         "likeness",
-        "How much more a picture's likeness to the training pictures has risen over the base's than its likeness to "
-        "held-out ones, on the scale of similarity: about 0 for what has learned the concept, above 0 for what has "
-        "learned its pictures.",
+        "How much more a picture's likeness to its nearest training picture has risen over the base's than that to its "
+        "nearest held-out one (after Meehan et al. 2020, arXiv 2004.05675), on the scale of similarity: about 0 for "
+        "what has learned the concept, above 0 for what has learned its pictures.",
         f"{_NEEDS_SCALE}; and the datasets that the LoRAs were trained on",
         _overfit,
     ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from vez.metrics.equivalence import Equivalence
+from vez.metrics.limits import LIMITS
 from vez.metrics.stats import Interval
 
 Passed = Literal["passed", "failed", "not shown"]
@@ -37,7 +38,7 @@ class Rule:
 
     `primary` metrics answer the study's questions, adjusted by Holm; the others are exploratory. `margin` is the
     largest difference that would not matter, None where nobody has said one. `guard` asks that an arm be not worse than
-    no LoRA by the margin; `gate` is a limit on the arm's own mean.
+    no LoRA by the margin, which a truth test has set where it is `calibrated`; `gate` is a limit on the arm's own mean.
     """
 
     higher_is_better: bool
@@ -45,6 +46,7 @@ class Rule:
     margin: float | None = None
     gate: Gate | None = None
     guard: bool = False
+    calibrated: bool = False
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -75,27 +77,43 @@ RULES: Final[Mapping[str, Rule]] = {
     "nearest_training": Rule(False),
     "copying": Rule(False, gate=Gate(0.20, "below")),
     "copies": Rule(False, gate=Gate(0.015, "below")),
+    "repeats": Rule(False, gate=Gate(0.25, "below")),
     "diversity": Rule(True, gate=Gate(0.6, "above")),
     "flat": Rule(False, gate=Gate(0.015, "below")),
     "blur": Rule(False),
     "lettering": Rule(False),
 }
-"""Metric → how it is judged. What the study is about is `similarity` and `T2`; no limit here is calibrated yet."""
+"""Metric → how it is judged, by encoders that no truth test has seen. What the study is about is `similarity` and `T2`;
+where a truth test has set limits for an encoder, they stand in `vez.metrics.limits`."""
+
+BY_JUDGE: Final = ("similarity", "trigger_effect", "specificity", "leak", "drift", "copying", "diversity")
+"""The metrics with a limit that the judge of likeness measures; CLIP the others, or the pixels alone."""
 
 INSTEAD: Final = {"similarity": "T1"}
 """Primary metric → the one that is primary in its place where it cannot be measured."""
 
 
-def declared(measured: Collection[str]) -> dict[str, Rule]:
+def declared(measured: Collection[str], *, clip: str = "", judge: str = "") -> dict[str, Rule]:
     """The rules of the metrics that could be measured, with a stand-in for a primary one that could not.
 
-    Goes by what there is to measure, never by what came out.
+    Goes by what there is to measure and by who looks (``clip`` and ``judge`` are the hashes of their weights), never by
+    what came out.
     """
-    rules = {name: RULES[name] for name in measured}
+    rules = {name: limited(name, RULES[name], judge if name in BY_JUDGE else clip) for name in measured}
     for primary, other in INSTEAD.items():
         if primary not in rules and other in rules:
             rules[other] = replace(rules[other], primary=True)
     return rules
+
+
+def limited(metric: str, rule: Rule, encoder: str) -> Rule:
+    """The rule with what the truth test has set for that encoder, the hash of its weights."""
+    limit = LIMITS.get(encoder, {}).get(metric)
+    if limit is None:
+        return rule
+    if rule.gate is not None:
+        return replace(rule, gate=Gate(limit, rule.gate.keep, calibrated=True))
+    return replace(rule, margin=limit, calibrated=True)
 
 
 def gated(gate: Gate, of: Interval) -> Passed:

@@ -26,7 +26,7 @@ from vez.sample import CONTROLS, read_rows
 from vez.store import Artifact, artifact_id, file_sha256, find, making, open_artifact, write_atomic
 from vez.sweep import explored
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Counts up when the same samples would give other scores."""
 
 CONFIRMING: Final = "G"
@@ -93,7 +93,8 @@ def score(
                                cache=cache)  # fmt: skip
             values = measure(material)
             yield from _unmeasured(values)
-            rules = declared([name for name, of_arm in values.items() if of_arm])
+            measured = [name for name, of_arm in values.items() if of_arm]
+            rules = declared(measured, clip=clip.sha256, judge=(dino or clip).sha256)
             checked = controls(material, values, rules, strength_0=_strength_0(drawn_from["samples"]))
             for sentence in failed(checked):
                 yield Note(f"a control failed: {sentence}")

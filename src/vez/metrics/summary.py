@@ -158,7 +158,7 @@ def _gates(
             claim = None if base is None else against.get((metric, arm, base))
             if rule.guard and rule.margin is not None and claim is not None:
                 word = guarded(claim.equivalence, higher_is_better=rule.higher_is_better)
-                told = {"margin": rule.margin, "calibrated": False, "word": word}
+                told = {"margin": rule.margin, "calibrated": rule.calibrated, "word": word}
                 found.setdefault((arm, metric), {})["not_worse"] = told
     return _by_arm(found)
 

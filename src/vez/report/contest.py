@@ -158,9 +158,11 @@ def weigh(scores: Scores, arms: Sequence[str], axes: Axes, *, weight: float) -> 
     """Weigh arms on the pictures that were scored on both axes.
 
     Each axis is counted from the worst to the best of these arms and no LoRA, but never over less than its margin or
-    limit; ``weight`` of the concept is added to 1 − weight of the rest. The best is compared with each other one by the
-    sign-flip test over prompts, adjusted by Holm.
+    limit; ``weight`` of the concept is added to 1 − weight of the rest. Where all of them lie within the rest's margin
+    of each other, which is the difference that would not matter, the concept alone counts, unless the rest alone was
+    asked for. The best is compared with each other one by the sign-flip test over prompts, adjusted by Holm.
     """
+    weight = 1.0 if weight > 0 and _alike(scores, arms, axes.rest) else weight
     cells = {arm: _worth(scores, arm, arms, axes, weight) for arm in arms}
     means = {
         arm: stats.t_interval(list(stats.prompt_means(of).values())).mean if of else 0.0 for arm, of in cells.items()
@@ -199,6 +201,13 @@ def _worth(scores: Scores, arm: str, arms: Sequence[str], axes: Axes, weight: fl
             scale = sign * share / _span(scores, arms, metric)
             found.append({key: scale * value for key, value in scores.cells.get((metric, arm), {}).items()})
     return {key: sum(of[key] for of in found) for key in found[0] if all(key in of for of in found)}
+
+
+def _alike(scores: Scores, arms: Sequence[str], rest: str | None) -> bool:
+    """Whether no two of the arms lie further apart on the rest of the prompt than its margin."""
+    margin = None if rest is None else scores.metrics[rest].margin
+    means = [scores.arms[arm][rest].mean for arm in arms if rest is not None and rest in scores.arms.get(arm, {})]
+    return margin is not None and len(means) == len(arms) and max(means) - min(means) <= margin
 
 
 def _span(scores: Scores, arms: Sequence[str], metric: str) -> float:

@@ -24,6 +24,7 @@ NAMES: Mapping[str, str] = {
     "nearest_training": "nearest training picture",
     "copying": "share nearer to training pictures than they are to each other",
     "copies": "share of copied pictures",
+    "repeats": "share of pictures drawn more than once",
     "diversity": "variety of a prompt’s pictures",
     "flat": "share of flat or black pictures",
 }

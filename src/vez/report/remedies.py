@@ -65,6 +65,7 @@ BY_METRIC: Final[Mapping[str, Remedy]] = {
     "copies": COPIES,
     "overfit": COPIES,
     "diversity": UNIFORM,
+    "repeats": UNIFORM,
     "flat": BROKEN,
 }
 
