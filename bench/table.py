@@ -125,8 +125,8 @@ def variants(pairs: int) -> list[Row]:
 def drawing(pairs: int) -> list[Row]:
     """Pictures, by bench/sampling.py."""
     works = {
-        "draw tiny, 128², batch 8, 8 steps": "--base tiny --size 128 --steps 8 --prompts 4 --seeds 2 --against 3",
-        "draw SD 1.5's shape, 256², batch 2, 4 steps": "--base sd1 --size 256 --steps 4 --batch 2 --prompts 1 --seeds 2",
+        "draw tiny, 128², batch 8, 8 steps": "--base tiny --size 128 --steps 8 --prompts 4 --against 3",
+        "draw SD 1.5's shape, 256², batch 2, 4 steps": "--base sd1 --size 256 --steps 4 --batch 2 --prompts 1",
     }
     rows = []
     for what, line in works.items():

@@ -17,6 +17,7 @@ from vez.lora import LoraSpec, attach
 from vez.room import (
     Sizes,
     kept_numbers,
+    largest_batch,
     lora_parameters,
     memory,
     sizes_of,
@@ -115,6 +116,20 @@ def test_predicted_peaks_are_near_the_measured_ones(row: dict[str, Any]) -> None
         checkpointing=row.get("checkpointing", "none"),
     )
     assert predicted.peak == pytest.approx(row["peak_bytes"], rel=0.15)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "whole"])
+@pytest.mark.parametrize("gigabytes", [6, 8, 12, 24])
+def test_the_largest_batch_fits_and_the_next_does_not(gigabytes: int, checkpointing: Any) -> None:
+    sizes, how = sizes_of(None), {"side": 512, "ranks": (32,), "number_bytes": 2, "checkpointing": checkpointing}
+    most = largest_batch(sizes, bytes_free=gigabytes * 1e9, **how)
+    peaks = [memory(sizes, batch=n, on_cpu=False, **how).peak for n in (most, most + 1)]
+    assert most >= 1
+    assert peaks[0] <= gigabytes * 1e9 < peaks[1]
+
+
+def test_no_picture_fits_where_the_weights_do_not() -> None:
+    assert largest_batch(sizes_of(None), side=512, ranks=(32,), bytes_free=1e9) == 0
 
 
 def test_a_folder_that_is_no_base_is_one_sentence(tmp_path: Path) -> None:

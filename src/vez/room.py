@@ -294,3 +294,25 @@ def memory(
         loras=float(FULL * STATE_NUMBERS * width * len(ranks)),
         step=SPREAD * number_bytes * batch * len(ranks) * kept + number_bytes * (COPIES * largest if on_cpu else 0),
     )
+
+
+def largest_batch(
+    sizes: Sizes,
+    *,
+    side: int,
+    ranks: Sequence[int],
+    bytes_free: float,
+    number_bytes: int = 2,
+    on_cpu: bool = False,
+    text: bool = True,
+    checkpointing: Checkpointing = "none",
+) -> int:
+    """The largest batch whose predicted peak fits; 0 where one picture does not."""
+    one, two = (
+        memory(
+            sizes, side=side, batch=n, ranks=ranks, number_bytes=number_bytes, on_cpu=on_cpu, text=text,
+            checkpointing=checkpointing,
+        ).peak
+        for n in (1, 2)
+    )  # fmt: skip
+    return 0 if one > bytes_free else 1 + int((bytes_free - one) // (two - one))
