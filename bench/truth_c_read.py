@@ -1,9 +1,8 @@
-"""What the oracle and vez say of the LoRAs of bench/truth_c.py: one table, its rank correlations, its plots."""
+"""What the oracle and vez say of the LoRAs of bench/truth_c.py, picture by picture and LoRA by LoRA."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,129 +10,147 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import spearmanr
 
+import truth_c_halves
 from truth_world import asked
 from vez import demo
 from vez.demo import oracle
 from vez.demo.world.garments import COSTUME
 from vez.events import Validated, read
+from vez.metrics import probed
+from vez.report.build import verdict_of
+from vez.report.evidence import gather
 from vez.sample import read_rows
 
-BEGIN, END = "<!-- level C: made by bench/truth_c.py -->", "<!-- end of level C -->"
-PLOT = "truth-c.svg"
-ENOUGH = 0.8
-"""Rank correlation that is asked for."""
 MIDDLE = (0.2, 0.6)
 """Share of the timesteps in which the memorisation gap is read (evaluation notes, §4.3)."""
-AXES = {
-    "F": ("concept", "similarity", "Is the costume there? (similarity)"),
-    "P": ("context", "T2", "Is the rest as asked? (T2 less the base's)"),
-    "LK": ("leak", "leak", "Does it come unasked? (leak)"),
-}
-"""Short name → what the oracle says, the metric, the words of the plot."""
-ALSO = {"TE": ("effect", "trigger_effect"), "overfit": ("gap", "overfit"), "drift": ("strayed", "drift")}
-"""Rank correlations that are told and not asked for."""
-LIMITS = {"similarity": ("concept", 0.5, "above"), "leak": ("leak", 0.1, "below"), "T2": ("context", -0.1, "above")}
-"""Metric → where the oracle itself draws the line."""
+AXES = {"F": ("concept", "similarity"), "P": ("context", "T2"), "LK": ("leak", "leak")}
+"""Short name → what the oracle says, the metric."""
+SETS = {"similarity": ("B", "trigger"), "T2": ("B", "trigger"), "leak": ("E", "none")}
+"""Metric → the pictures it is about."""
 
 Arms = dict[str, dict[str, float]]
 """Arm → name → value; those of the oracle and those of vez."""
 
+Key = tuple[str, str, int]
+"""(arm, prompt, noise) of a picture."""
 
-def seen(samples: Path) -> list[dict[str, NDArray[np.float64]]]:
-    """For each picture of a samples artifact what the oracle thinks of each question: probabilities of its answers."""
+
+@dataclass(frozen=True)
+class Seen:
+    """What the oracle holds likely of one picture: that the costume is in it, and that place and weather are as asked
+    (``around``, NaN where none was); ``whole``: all three are."""
+
+    set: str
+    role: str
+    group: str
+    worn: float
+    around: float
+    whole: bool
+
+    @property
+    def near(self) -> bool:
+        """Place and weather are as asked, each more likely than not."""
+        return self.around > 0.5
+
+
+def seen(samples: Path) -> dict[Key, Seen]:
+    """Each picture of a samples artifact as the oracle sees it."""
     rows = read_rows(samples)
     model = oracle.load(Path(demo.__file__).parent / "oracle")
-    found = []
+    found: dict[Key, Seen] = {}
     for i in range(0, len(rows), 64):
-        pictures = np.stack([np.asarray(Image.open(samples / row["file"]).convert("RGB")) for row in rows[i : i + 64]])
+        block = rows[i : i + 64]
+        pictures = np.stack([np.asarray(Image.open(samples / row["file"]).convert("RGB")) for row in block])
         with torch.no_grad():
             tables = model(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1)
         shares = [scores.softmax(1).double().numpy() for scores in tables]
-        found += [dict(zip(oracle.ANSWERS, one, strict=True)) for one in zip(*shares, strict=True)]
+        for row, told in zip(block, zip(*shares, strict=True), strict=True):
+            of = dict(zip(oracle.ANSWERS, told, strict=True))
+            found[row["arm"], row["prompt"], row["seed"]] = _seen(row, of)
     return found
 
 
-def judged(samples: Path) -> Arms:
-    """What the oracle says of each arm, the base too: means of what it holds likely, ``whole`` the share all right."""
-    parts: dict[str, dict[str, list[float]]] = {}
-    apart: dict[tuple[str, str, int], dict[str, float]] = {}
-    for row, told in zip(read_rows(samples), seen(samples), strict=True):
-        of = parts.setdefault(row["arm"], {})
-        place, weather = asked(row["text"])
-        worn = float(told["garment"][oracle.ANSWERS["garment"].index(COSTUME)])
-        around = [_share(told, "place", place), _share(told, "weather", weather)]
-        apart.setdefault((row["arm"], row["group"], row["seed"]), {})[row["role"]] = worn
-        name = row["set"] + ("" if row["role"] in ("trigger", "none", "drift") else f"-{row['role']}")
-        of.setdefault(f"{name} costume", []).append(worn)
-        of.setdefault(f"{name} around", []).append(float(np.mean([x for x in around if x is not None])))
-        right = [told["garment"].argmax() == oracle.ANSWERS["garment"].index(COSTUME)]
-        right += [x > 0.5 for x in around if x is not None]
-        of.setdefault(f"{name} whole", []).append(float(all(right)))
-    for (arm, _, _), roles in apart.items():
-        if {"trigger", "class"} <= roles.keys():
-            parts[arm].setdefault("effect", []).append(roles["trigger"] - roles["class"])
-    means = {arm: {name: float(np.mean(values)) for name, values in of.items()} for arm, of in parts.items()}
-    return {
-        arm: {
-            "concept": of["B costume"],
-            "around": of["B around"],
-            "leak": of["E costume"],
-            "effect": of["effect"],
-            "strayed": -of["F around"],
-            "whole": of["B whole"],
+def _seen(row: Mapping[str, Any], told: Mapping[str, NDArray[np.float64]]) -> Seen:
+    place, weather = asked(row["text"])
+    worn = float(told["garment"][oracle.ANSWERS["garment"].index(COSTUME)])
+    around = [
+        float(told[question][oracle.ANSWERS[question].index(answer)])
+        for question, answer in (("place", place), ("weather", weather))
+        if answer is not None
+    ]
+    whole = bool(told["garment"].argmax() == oracle.ANSWERS["garment"].index(COSTUME)) and min(around, default=1) > 0.5
+    mean = float(np.mean(around)) if around else float("nan")
+    return Seen(row["set"], row["role"], row["group"], worn, mean, whole)
+
+
+def oracle_says(pictures: Mapping[Key, Seen]) -> Arms:
+    """What the oracle says of each arm: means over pictures; of context, leak and what strayed less the base's."""
+    arms = dict.fromkeys(arm for arm, *_ in pictures)
+    found: Arms = {}
+    for arm in arms:
+
+        def over(letter: str, what: str, arm: str = arm) -> float:
+            values = [getattr(of, what) for (a, *_), of in pictures.items() if a == arm and of.set == letter]
+            return float(np.nanmean(values))
+
+        worn = {(of.role, of.group, key[2]): of.worn for key, of in pictures.items() if key[0] == arm}
+        pairs = [(worn["trigger", g, n], w) for (role, g, n), w in worn.items() if role == "class"]
+        found[arm] = {
+            "concept": over("B", "worn"),
+            "context": over("B", "around"),
+            "leak": over("E", "worn"),
+            "effect": float(np.mean([one - other for one, other in pairs])),
+            "strayed": -over("F", "around"),
+            "whole": over("B", "whole"),
         }
-        for arm, of in means.items()
-    }
+    less = ("context", "leak", "strayed")
+    base = dict(found["base"])
+    return {arm: {k: v - base[k] * (k in less) for k, v in of.items()} for arm, of in found.items() if arm != "base"}
 
 
-def _share(told: Mapping[str, NDArray[np.float64]], question: str, answer: str | None) -> float | None:
-    return None if answer is None else float(told[question][oracle.ANSWERS[question].index(answer)])
+Values = dict[str, dict[Key, float]]
+"""Metric → picture → value."""
 
 
-def picture_by_picture(folder: Path, studies: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """Metric → how surely it tells a LoRA's picture that is right, as the oracle sees it, from one that is not.
-
-    `auc` is the area under the ROC over pictures of all LoRAs, `right` and `wrong` how many there are of each.
-    """
-    told: dict[str, tuple[list[float], list[float]]] = {metric: ([], []) for metric in ("similarity", "leak", "T2")}
-    for root, names in studies.items():
-        for name in names:
-            study = folder / root / "studies" / name
-            right = {}
-            for row, of in zip(read_rows(study / "samples"), seen(study / "samples"), strict=True):
-                place, weather = asked(row["text"])
-                around = [_share(of, "place", place), _share(of, "weather", weather)]
-                worn = bool(of["garment"].argmax() == oracle.ANSWERS["garment"].index(COSTUME))
-                key = row["arm"], row["prompt"], row["seed"]
-                right[key] = {"similarity": worn, "leak": worn, "T2": all(x is None or x > 0.5 for x in around)}
-            rows = map(json.loads, (study / "scores" / "scores.jsonl").read_text(encoding="utf-8").splitlines())
-            values = {(row["metric"], row["arm"], row["prompt"], row["seed"]): row["value"] for row in rows}
-            for (metric, arm, prompt, seed), value in values.items():
-                if metric in told and arm != "base":
-                    less = values[metric, "base", prompt, seed] if metric == "T2" else 0.0
-                    told[metric][not right[arm, prompt, seed][metric]].append(value - less)
-    return {
-        metric: {"auc": round(_area(good, bad), 3), "right": len(good), "wrong": len(bad)}
-        for metric, (good, bad) in told.items()
-    }
-
-
-def _area(good: Sequence[float], bad: Sequence[float]) -> float:
-    """Chance that one of ``good`` lies above one of ``bad``."""
-    return float((np.sign(np.subtract.outer(good, bad)) + 1).mean() / 2)
-
-
-def measured(scores: Path) -> Arms:
-    """Each arm's mean over prompts of each metric."""
-    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
+def measured(scores: Path) -> Values:
+    """Every number of a scores artifact."""
+    found: Values = {}
     for line in (scores / "scores.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        cells.setdefault((row["arm"], row["metric"]), {}).setdefault(row["prompt"], []).append(row["value"])
+        found.setdefault(row["metric"], {})[row["arm"], row["prompt"], row["seed"]] = row["value"]
+    return found
+
+
+def vez_says(values: Values) -> Arms:
+    """Each LoRA's mean over prompts of each metric; of T2 and unrelated less the base's."""
     found: Arms = {}
-    for (arm, metric), of in cells.items():
-        found.setdefault(arm, {})[metric] = float(np.mean([np.mean(values) for values in of.values()]))
+    for metric, of in values.items():
+        cells: dict[str, dict[str, list[float]]] = {}
+        for (arm, prompt, _), value in of.items():
+            cells.setdefault(arm, {}).setdefault(prompt, []).append(value)
+        means = {arm: float(np.mean([np.mean(v) for v in prompts.values()])) for arm, prompts in cells.items()}
+        for arm, mean in means.items():
+            if arm != "base":
+                less = means.get("base", 0.0) if metric in ("T2", "unrelated") else 0.0
+                found.setdefault(arm, {})[metric] = mean - less
+    return found
+
+
+def side_by_side(pictures: Mapping[Key, Seen], values: Values, metric: str) -> dict[Key, tuple[float, float, bool]]:
+    """Picture of a LoRA → what the oracle says, what the metric says, and whether it is right (of a leak: that it is
+    one). T2 and the oracle's context are less the base's of the same noise."""
+    letter, role = SETS[metric]
+    found = {}
+    for key, of in pictures.items():
+        if (of.set, of.role) != (letter, role) or key[0] == "base" or key not in values[metric]:
+            continue
+        of_base = "base", *key[1:]
+        if metric == "T2":
+            told = of.around - pictures[of_base].around
+            found[key] = told, values[metric][key] - values[metric][of_base], of.near
+        else:
+            found[key] = of.worn, values[metric][key], of.worn > 0.5
     return found
 
 
@@ -149,152 +166,60 @@ def gaps(run: Path) -> dict[int, float]:
     return {step: grown[split, step] - grown["train", step] for split, step in grown if split == "held_out"}
 
 
-def arms(folder: Path, studies: Mapping[str, Sequence[str]]) -> Arms:
-    """Every LoRA of every study (root → studies): what the oracle and vez say, less the base's where it has any."""
-    found: Arms = {}
-    for root, names in studies.items():
-        for name in names:
-            study = folder / root / "studies" / name
-            told, scores = judged(study / "samples"), measured(study / "scores")
-            for arm in told:
-                if arm == "base":
-                    continue
-                own = told[arm] | {"context": told[arm]["around"] - told["base"]["around"]}
-                own |= {"leak": told[arm]["leak"] - told["base"]["leak"]}
-                own |= {"strayed": told[arm]["strayed"] - told["base"]["strayed"]}
-                variant, _, step = arm.partition("@")
-                of_step = gaps(study / "runs" / f"{variant}-0")
-                own["gap"] = of_step[int(step) if step else max(of_step)]
-                vez = scores[arm] | {m: scores[arm][m] - scores["base"][m] for m in ("T2", "unrelated")}
-                found[arm] = {f"oracle {k}": v for k, v in own.items()} | {f"vez {k}": v for k, v in vez.items()}
-    return {arm: {name: round(value, 4) for name, value in of.items()} for arm, of in found.items()}
+def probes_say(study: Path) -> Arms:
+    """What the probes say of each LoRA, without a picture drawn; nothing where there are none."""
+    found = probed.results(study)
+    told: Arms = {}
+    for arm, of in {} if found is None else found.arms.items():
+        each: dict[str, float | None] = {
+            "binding": None if of.binding is None else of.binding.gained.mean,
+            "leak": of.leak,
+            "gap": None if of.gap is None else of.gap.middle.mean,
+            "fell": of.gains["class"].mean if "class" in of.gains else None,
+        }
+        told[arm] = {name: value for name, value in each.items() if value is not None}
+    return told
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One thing asked of level C: what came out, in words, and whether it is right."""
-
-    what: str
-    found: str
-    asked: str
-    right: bool | None
-
-
-def rank(table: Arms, truth: str, metric: str) -> float:
-    """Spearman's correlation over the LoRAs."""
-    pairs = [(of[f"oracle {truth}"], of[f"vez {metric}"]) for of in table.values() if f"vez {metric}" in of]
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
-
-
-def results(data: Mapping[str, Any]) -> Iterator[Asked]:
-    """What level C asks, from the committed numbers."""
-    table: Arms = data["arms"]
-    for name, (truth, metric, _) in AXES.items():
-        rho = rank(table, truth, metric)
-        yield Asked(f"{name}: {metric} against the oracle, {len(table)} LoRAs", f"ρ = {rho:.2f}", f"≥ {ENOUGH}",
-                    rho >= ENOUGH)  # fmt: skip
-    same = {arm: of for arm, of in table.items() if arm not in data["apart"]}
-    for name, (truth, metric, _) in AXES.items() if len(same) < len(table) else ():
-        what = f"{name}: the same without {', '.join(data['apart'])}, which has another trigger and so another base"
-        yield Asked(what, f"ρ = {rank(same, truth, metric):.2f}", "", None)
-    for name, (truth, metric) in ALSO.items():
-        if any(f"vez {metric}" in of for of in table.values()):
-            rho = rank(table, truth, metric)
-            by = "the memorisation gap" if truth == "gap" else f"the oracle's {truth}"
-            yield Asked(f"{name}: {metric} against {by}", f"ρ = {rho:.2f}", "", None)
-    for metric, of in data["pictures"].items():
-        words = {"similarity": "has the costume", "leak": "has it unasked", "T2": "has place and weather as asked"}[
-            metric
-        ]
-        what = f"picture by picture: {metric} where a picture {words} ({of['right']}) against where not ({of['wrong']})"
-        yield Asked(what, f"AUC {of['auc']:.2f}", "", None)
-    copies = data["copies"]
-    grown = [copies[name] for name in ("24 pictures", "12 pictures", "5 pictures")]
-    shown = " < ".join(f"{gap:.2f}" for gap in grown)
-    yield Asked("memorisation gap of 24, 12 and 5 pictures, equally long", shown, "rising", grown == sorted(grown))
-    grid, best, chosen = data["grid"], data["oracle chooses"], data["vez chooses"]
-    apart = abs(grid.index(best) - grid.index(chosen)) if chosen in grid else None
-    what, named = f"checkpoint: the oracle's is step {best}", f"vez names {chosen or 'none'}"
-    yield Asked(what, named, "at most one step of the grid apart", apart is not None and apart <= 1)
-    for metric, (truth, at, keep) in LIMITS.items():
-        yield limit(table, metric, truth, at, keep)
+def read_set(studies: Sequence[Path]) -> dict[str, Any]:
+    """All that is told of the LoRAs of some studies: arms, gates, halves, pictures."""
+    table: Arms = {}
+    gates: dict[str, dict[str, str]] = {}
+    both: dict[str, dict[str, dict[tuple[str, int], tuple[float, float]]]] = {metric: {} for metric in SETS}
+    right: dict[str, tuple[list[float], list[float]]] = {metric: ([], []) for metric in SETS}
+    for study in studies:
+        pictures, values = seen(study / "samples"), measured(study / "scores")
+        told, scored, probes = oracle_says(pictures), vez_says(values), probes_say(study)
+        summary = json.loads((study / "scores" / "summary.json").read_bytes())
+        for arm, of in told.items():
+            variant, _, step = arm.partition("@")
+            of_step = gaps(study / "runs" / f"{variant}-0")
+            own = of | {"gap": of_step[int(step) if step else max(of_step)]}
+            row = {f"oracle {k}": v for k, v in own.items()} | {f"vez {k}": v for k, v in scored[arm].items()}
+            table[arm] = row | {f"probe {k}": v for k, v in probes.get(arm, {}).items()}
+            gates[arm] = {metric: next(iter(by.values()))["word"] for metric, by in summary["gates"][arm].items()}
+        for metric in SETS:
+            for (arm, prompt, noise), (true, value, ok) in side_by_side(pictures, values, metric).items():
+                both[metric].setdefault(arm, {})[prompt, noise] = true, value
+                right[metric][not ok].append(value)
+    return {
+        "arms": {arm: {name: round(value, 4) for name, value in of.items()} for arm, of in table.items()},
+        "gates": gates,
+        "halves": {metric: truth_c_halves.reliability(of) for metric, of in both.items()},
+        "pictures": {
+            metric: {"auc": round(truth_c_halves.area(*of), 3), "right": len(of[0]), "wrong": len(of[1])}
+            for metric, of in right.items()
+        },
+    }
 
 
-def limit(table: Arms, metric: str, truth: str, at: float, keep: str) -> Asked:
-    """Where a limit for tiny would have to lie: between the LoRAs that the oracle lets pass and the others."""
-    sign = 1 if keep == "above" else -1
-    good = sorted(sign * of[f"vez {metric}"] for of in table.values() if sign * (of[f"oracle {truth}"] - at) >= 0)
-    bad = sorted(sign * of[f"vez {metric}"] for of in table.values() if sign * (of[f"oracle {truth}"] - at) < 0)
-    what = f"a limit for {metric} on tiny (oracle: {truth} {keep} {at:g}; {len(good)} keep it, {len(bad)} do not)"
-    if not good or not bad:
-        return Asked(what, "cannot be set: all LoRAs are on one side", "", None)
-    area = _area(good, bad)
-    middle = sign * (good[0] + bad[-1]) / 2
-    found = f"{middle:.2f}, and it parts them" if good[0] > bad[-1] else f"{middle:.2f} at best, they overlap"
-    return Asked(what, f"{found} (AUC {area:.2f})", "", None)
-
-
-SHOWN = ("oracle concept", "vez similarity", "oracle context", "vez T2", "oracle leak", "vez leak", "oracle effect",
-         "vez trigger_effect", "oracle gap", "vez overfit", "vez drift", "vez diversity", "vez copying",
-         "oracle whole")  # fmt: skip
-
-
-def page(data: Mapping[str, Any], what: Mapping[str, str]) -> str:
-    """The section of the page; ``what`` says what is wrong with each LoRA."""
-    words = {True: "yes", False: "**no**", None: "told"}
-    parts = [BEGIN, "", "| | found | asked | |", "|---|---|---|---|"]
-    parts += [f"| {row.what} | {row.found} | {row.asked} | {words[row.right]} |" for row in results(data)]
-    parts += ["", f"![Each LoRA as the oracle and as vez sees it, for concept, context and leak]({PLOT})", ""]
-    shown = [name for name in SHOWN if any(name in of for of in data["arms"].values())]
-    parts += ["| LoRA | what is wrong | " + " | ".join(shown) + " |", "|---|---|" + "---|" * len(shown)]
-    for arm, of in data["arms"].items():
-        cells = [f"{of[name]:.2f}" if name in of else "" for name in shown]
-        parts.append(f"| {arm} | {what[arm]} | " + " | ".join(cells) + " |")
-    return "\n".join([*parts, "", END])
-
-
-WIDTH, HEIGHT, SIDE = 1020, 380, 270
-INK, MUTED, DOT = "#222222", "#777777", "#1f6feb"
-
-
-def plot(data: Mapping[str, Any]) -> str:
-    """Three scatter plots side by side, as an SVG."""
-    table: Arms = data["arms"]
-    label = "; ".join(f"{name}: rank correlation {rank(table, t, m):.2f}" for name, (t, m, _) in AXES.items())
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-             f'height="{HEIGHT}" font-family="system-ui, sans-serif" role="img" aria-label="{escape(label)}">',
-             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>']  # fmt: skip
-    for i, (truth, metric, title) in enumerate(AXES.values()):
-        parts += _scatter(table, truth, metric, title, left=50 + i * 335, top=40)
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _scatter(table: Arms, truth: str, metric: str, title: str, *, left: float, top: float) -> Iterator[str]:
-    xs, ys = ([of[f"{who} {name}"] for of in table.values()] for who, name in (("oracle", truth), ("vez", metric)))
-    at_x, at_y = _axis(xs, left, SIDE), _axis(ys, top + SIDE, -SIDE)
-    yield f'<text x="{left}" y="{top - 14}" font-size="14" fill="{INK}">{escape(title)}</text>'
-    yield f'<rect x="{left}" y="{top}" width="{SIDE}" height="{SIDE}" fill="none" stroke="{MUTED}"/>'
-    for place, values in (("x", xs), ("y", ys)):
-        for value in (min(values), max(values)):
-            x, y = (at_x(value), top + SIDE + 16) if place == "x" else (left - 4, at_y(value) + 4)
-            anchor = "middle" if place == "x" else "end"
-            where = f'x="{x:.0f}" y="{y:.0f}" font-size="11" fill="{MUTED}" text-anchor="{anchor}"'
-            yield f"<text {where}>{value:.2f}</text>"
-    rho = f"the oracle → · ρ = {rank(table, truth, metric):.2f}"
-    yield f'<text x="{left}" y="{top + SIDE + 36}" font-size="12" fill="{INK}">{rho}</text>'
-    for arm, x, y in zip(table, xs, ys, strict=True):
-        px, py = at_x(x), at_y(y)
-        side, anchor = (6, "start") if px < left + SIDE * 0.7 else (-6, "end")
-        yield f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{DOT}" fill-opacity="0.7"/>'
-        yield (f'<text x="{px + side:.1f}" y="{py + 3:.1f}" font-size="9" fill="{INK}" text-anchor="{anchor}">'
-               f"{escape(arm)}</text>")  # fmt: skip
-
-
-def _axis(values: Sequence[float], start: float, length: float) -> Callable[[float], float]:
-    low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or 1.0
-
-    def place(value: float) -> float:
-        return start + length * (value - low + margin) / (high - low + 2 * margin)
-
-    return place
+def checkpoint(study: Path, grid: Mapping[int, str], table: Arms) -> dict[str, Any]:
+    """Which step of a run the oracle would take, and which vez: where all three are right most often."""
+    found = verdict_of(gather(study))
+    return {
+        "grid": list(grid),
+        "oracle": {str(step): table[arm]["oracle whole"] for step, arm in grid.items()},
+        "oracle chooses": max(grid, key=lambda step: (table[grid[step]]["oracle whole"], -step)),
+        "vez chooses": next((step for step, arm in grid.items() if arm == found.use), None),
+        "vez says": found.sentence,
+    }
