@@ -13,7 +13,7 @@ from vez.config import Config
 from vez.dataset import load as load_dataset
 from vez.events import Saved, Step
 
-ROOT = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1] / "src" / "vez" / "examples"
 EXAMPLES = sorted(path.parent.name for path in ROOT.glob("*/vez.toml"))
 PICTURES = 7
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+import vez
 from vez import config
 from vez.errors import ConfigError
-from vez.project import create
+from vez.project import create, create_from_example, examples
 
 WORDS = {
     "trigger": "nosnjaoutfit",
@@ -53,3 +54,36 @@ def test_nothing_is_overwritten_and_nothing_left_half_made(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="resolution"):
         create(tmp_path / "new", images=None, **(WORDS | {"resolution": 63}))
     assert not (tmp_path / "new" / "vez.toml").exists()
+
+
+@pytest.mark.parametrize("name", examples())
+def test_an_example_becomes_a_project(tmp_path: Path, name: str) -> None:
+    path = create_from_example(tmp_path / "p", name, words={})
+    shipped = Path(vez.__file__).parent / "examples" / name
+    assert path.read_bytes() == (shipped / "vez.toml").read_bytes(), "nothing was asked for, so not a byte differs"
+    assert path.with_name("README.md").read_bytes() == (shipped / "README.md").read_bytes()
+    assert all((tmp_path / "p" / dataset.images).is_dir() for dataset in config.load(path).dataset.values())
+    with pytest.raises(ConfigError, match="left as it is"):
+        create_from_example(tmp_path / "p", name, words={})
+
+
+def test_an_example_takes_ones_own_words_and_keeps_its_comments(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    words = {"base": None, "trigger": "zolka", "noun": 'a "hat"', "describes": None}
+    path = create_from_example(tmp_path / "p", "costume", words=words, images=tmp_path / "photos", resolution=768)
+    loaded = config.load(path)
+    assert (loaded.project.trigger, loaded.project.noun) == ("zolka", 'a "hat"')
+    assert loaded.project.describes == "traditional Serbian folk costume"
+    assert loaded.dataset["v1"].images == tmp_path / "photos" and loaded.dataset["v1"].resolution == 768
+    text = path.read_text(encoding="utf-8")
+    shipped = (Path(vez.__file__).parent / "examples" / "costume" / "vez.toml").read_text(encoding="utf-8")
+    assert text.count("#") == shipped.count("#") and len(text.splitlines()) == len(shipped.splitlines())
+
+
+def test_an_example_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are character, costume, object, reference-study, style"):
+        create_from_example(tmp_path, "hats", words={})
+    (tmp_path / "x").mkdir()
+    with pytest.raises(ConfigError, match="has 2 datasets"):
+        create_from_example(tmp_path, "reference-study", words={}, images=tmp_path / "x")
+    assert not (tmp_path / "vez.toml").exists()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import tomlkit
+
 from vez import config
 from vez.dataset.imports import Imported
 from vez.errors import ConfigError, VezError
@@ -17,6 +19,9 @@ from vez.store import write_atomic
 
 BASE: Final = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 RESOLUTION: Final = 512
+ADVICE: Final = "README.md"
+"""What an example says besides its vez.toml."""
+_EXAMPLES: Final = Path(__file__).parent / "examples"
 
 _TEMPLATE = """\
 # vez: what to learn, from which pictures, in which settings. Every key is explained in docs/reference.md.
@@ -92,6 +97,53 @@ def create(
     (folder / "captions").mkdir(exist_ok=True)
     if images is None:
         (folder / "images").mkdir(exist_ok=True)
+    return path
+
+
+def examples() -> tuple[str, ...]:
+    """The names of the examples in the package."""
+    return tuple(sorted(path.name for path in _EXAMPLES.iterdir() if (path / "vez.toml").is_file()))
+
+
+def create_from_example(
+    folder: Path,
+    name: str,
+    *,
+    words: Mapping[str, str | None],
+    images: Path | None = None,
+    resolution: int | None = None,
+) -> Path:
+    """Write ``folder``/vez.toml as an example has it, its advice beside it, and the folders that it names.
+
+    ``words`` are of ``[project]``: those that are given stand in the file instead of the example's. Its comments stay.
+    Raises ConfigError for an example that is not there, and as `create` does.
+    """
+    if name not in examples():
+        raise ConfigError(f"there is no example {name!r}; there are {', '.join(examples())}")
+    path = _free(folder, images)
+    document = tomlkit.parse((_EXAMPLES / name / "vez.toml").read_text(encoding="utf-8"))
+    project: Any = document["project"]
+    for key, word in words.items():
+        if word is not None:
+            project[key] = word
+    datasets: Any = document["dataset"]
+    if images is not None and len(datasets) > 1:
+        raise ConfigError(
+            f"the example {name} has {len(datasets)} datasets; leave --images out, and fill {folder / 'images'}"
+        )
+    for dataset in datasets.values():
+        if images is not None:
+            dataset["images"] = _as_written(images, folder)
+        if resolution is not None:
+            dataset["resolution"] = resolution
+    _write(path, tomlkit.dumps(document))
+    advice = path.with_name(ADVICE)
+    if not advice.exists():
+        write_atomic(advice, (_EXAMPLES / name / "README.md").read_bytes())
+    for dataset in config.load(path).dataset.values():
+        for place in (dataset.images, dataset.captions):
+            if place is not None and not place.is_absolute():
+                (folder / place).mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -52,11 +52,22 @@ def init(
         Path | None,
         typer.Option(help="kohya's training config, dataset config, the GUI's JSON, or a LoRA: say the same in vez."),
     ] = None,
+    example: Annotated[
+        str | None, typer.Option(help="Begin with one: costume, character, object, style, reference-study.")
+    ] = None,
 ) -> None:
-    """Write a vez.toml with comments; with --from-kohya, one that says what kohya's file says."""
+    """Write a vez.toml with comments; with --example, one for a goal; with --from-kohya, what kohya's file says."""
     from vez import project
 
-    if from_kohya is not None:
+    if example is not None:
+        if from_kohya is not None:
+            raise typer.BadParameter("it goes without --from-kohya", param_hint="--example")
+        path = project.create_from_example(
+            folder, example, images=images, resolution=resolution,
+            words={"base": base, "trigger": trigger, "noun": noun, "describes": describes or noun},
+        )  # fmt: skip
+        typer.echo(f"What to collect, how to caption, what to check: {path.with_name(project.ADVICE)}")
+    elif from_kohya is not None:
         made = project.create_from_kohya(
             folder, from_kohya, trigger=trigger, noun=noun, describes=describes, images=images, base=base,
             resolution=resolution,
