@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 import vez
 from vez.errors import BaseModelError
 
@@ -37,6 +34,9 @@ def locate(name: str, *, what: str, patterns: Sequence[str]) -> Path:
             f"there is no folder or file {name!r}; a {what} is {tiny}a diffusers folder, a .safetensors file, or a hub "
             "id (owner/name)"
         )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

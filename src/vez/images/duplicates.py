@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from vez.images import shifts
 from vez.images.shifts import Array, Index
@@ -188,6 +187,9 @@ def _descriptors(greys: Sequence[shifts.Grey], thumbs: NDArray[np.uint8]) -> Arr
 
 def _colours(thumbs: NDArray[np.uint8]) -> Array:
     """Square roots of soft colour histograms, (N, _SHADES³), whatever the exposure."""
+
+    from scipy import ndimage
+
     flat = thumbs.reshape(len(thumbs), -1, 3).astype(np.float32)
     flat *= 110 / np.maximum(flat.mean(axis=(1, 2), keepdims=True), 8)
     shades = np.clip(flat * (_SHADES / 256), 0, _SHADES - 1).astype(np.intp)

@@ -18,8 +18,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 
 Array = NDArray[np.float32]
 
@@ -56,6 +54,9 @@ class _Parts:
 
 def lettering(image: Image.Image) -> float:
     """Share of a picture's area that lies in rows of letters, 0 to 1."""
+
+    from scipy import ndimage
+
     scale = min(1.0, _LONGEST / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.convert("L").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -71,6 +72,9 @@ def lettering(image: Image.Image) -> float:
 
 def _parts(ink: NDArray[np.bool_], grey: Array, apart: Array) -> _Parts:
     """The connected parts of ``ink`` that have a letter's size and a letter's thin strokes."""
+
+    from scipy import ndimage
+
     labels, count = ndimage.label(ink, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(labels)
     corners = np.array([(y.start, y.stop, x.start, x.stop) for y, x in boxes], dtype=np.float32).reshape(-1, 4)
@@ -96,6 +100,9 @@ def _parts(ink: NDArray[np.bool_], grey: Array, apart: Array) -> _Parts:
 
 def _rows(parts: _Parts) -> list[_Parts]:
     """The rows that the parts form, of those that look like a line of letters."""
+
+    from scipy.sparse.csgraph import connected_components
+
     if len(parts.top) < _LETTERS:
         return []
     low, high = _lesser(parts.height), _greater(parts.height)

@@ -6,7 +6,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import fft, ndimage
 
 Array = NDArray[np.float32]
 
@@ -42,6 +41,9 @@ def blur(grey: Array) -> float:
     that a sharp subject before a soft background counts as sharp. A tile with no variation says nothing; if none has
     any, 1.
     """
+
+    from scipy import ndimage
+
     worst = []
     # relative to the picture's own contrast: a dark picture is dark, not blurred
     least = _VARIATION * max(float(np.ptp(np.quantile(grey, (0.02, 0.98)))), 16 / 255)
@@ -81,6 +83,9 @@ def missing_detail(image: Image.Image) -> float:
     On the photographs of google/dreambooth: 0.48 at most for the originals, from 0.51 for all of them after an
     enlargement ×2; saved as JPEG after it, half of them stay above 0.55. Less than ×2 is not seen reliably.
     """
+
+    from scipy import fft
+
     if min(image.size) < _PATCH:
         return 0.0
     corners = [

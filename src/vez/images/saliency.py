@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 Array = NDArray[np.float64]
 
@@ -24,6 +23,9 @@ _BORDER, _EDGES, _COLOUR, _RESIDUAL = 2.0, 1.0, 0.5, 0.5
 
 def interest(image: Image.Image) -> Array:
     """(h, w) weights ≥ 0 of a small copy, short side 96 pixels, sum 1; all alike where the picture is flat."""
+
+    from scipy import ndimage
+
     small = _small(image if image.mode == "RGB" else image.convert("RGB"))
     rgb = np.asarray(small, dtype=np.float64) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114])
@@ -69,6 +71,9 @@ def share(values: Array) -> Array:
 
 def _strange(small: Image.Image, rgb: Array) -> Array:
     """Distance of each colour (CIELAB) to the nearest tenth of those along the picture's border."""
+
+    from scipy import ndimage
+
     ring = np.asarray(small.resize((_RING, _RING), Image.Resampling.BILINEAR), dtype=np.float64) / 255
     border = lab(np.concatenate([ring[0], ring[-1], ring[1:-1, 0], ring[1:-1, -1]]))  # (n, 3)
     here = lab(ndimage.gaussian_filter(rgb, (1, 1, 0))).reshape(-1, 3)
@@ -82,6 +87,9 @@ def _strange(small: Image.Image, rgb: Array) -> Array:
 
 def _residual(grey: Array) -> Array:
     """What of the log spectrum its local mean does not foresee, back in space, squared, smoothed."""
+
+    from scipy import ndimage
+
     spectrum = np.fft.fft2(grey)
     log = np.log(np.abs(spectrum) + 1e-9)
     residual = log - ndimage.uniform_filter(log, 3, mode="wrap")

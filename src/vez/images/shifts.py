@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import fft
 
 Array = NDArray[np.float32]
 Grey = NDArray[np.uint8]
@@ -179,6 +178,9 @@ class _Still:
     @staticmethod
     def of(detail: Array, query: tuple[int, ...]) -> "_Still":
         """To move queries over that are no larger than (h, w)."""
+
+        from scipy import fft
+
         sizes = [
             fft.next_fast_len(m + n - _least(n, m), real=True) for n, m in zip(query, detail.shape[1:], strict=True)
         ]
@@ -192,6 +194,9 @@ def _over_shifts(query: Array, still: _Still) -> tuple[Array, Index, Index]:
 
     Detail has no mean to speak of. A shift counts if enough area and enough of either's detail lies in the overlap.
     """
+
+    from scipy import fft
+
     h, w, bottom, right = *query.shape[1:], *still.detail.shape[1:]
     y, x = _shifts(h, bottom), _shifts(w, right)
     cross = fft.irfft2(still.wave * np.conj(fft.rfft2(query, still.size)), still.size)

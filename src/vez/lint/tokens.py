@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from vez.errors import BaseModelError
 from vez.nets.tokens import WORD_END, Tokenizer, read_tokenizer
 from vez.store import file_sha256
@@ -74,6 +71,9 @@ def _folder(source: str) -> Path:
         raise BaseModelError(
             f'there is no folder {source!r}; a base is "tiny", a diffusers folder, or a hub id (owner/name)'
         )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         fetched = Path(snapshot_download(source, allow_patterns=["tokenizer/*", *_FILES]))
         return fetched / "tokenizer" if (fetched / "tokenizer").is_dir() else fetched

@@ -77,8 +77,10 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        words, places = ((n, config.hidden_size) for n in (config.vocab_size, config.max_position_embeddings))
+        # Not filled with random numbers: on the meta device that would load torch's compiler, a second and 150 MB.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(words), freeze=False)
+        self.position_embedding = nn.Embedding.from_pretrained(torch.empty(places), freeze=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, T) -> (N, T, D)."""
