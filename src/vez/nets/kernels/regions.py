@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MOST: Final = 256
 ON_CPU: Final = frozenset({"active", "active_back"})
-"""What took less time compiled on a CPU; its own norms took less than the compiled ones (bench/results)."""
+"""What is compiled on a CPU: gates took about as long as without, norms longer (bench/results)."""
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -70,7 +70,7 @@ def region(function: F) -> F:
 
 @contextmanager
 def compiled(device: torch.device, *, backend: str = "inductor", every: bool = False) -> Iterator[None]:
-    """Inside, regions are compiled: those that gain by it on this kind of processor, or ``every`` one.
+    """Inside, regions are compiled: those that do not lose by it on this kind of processor, or ``every`` one.
 
     What is compiled stays on the disk for the next run. Raises ConfigError where there is no compiler.
     """
