@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from vez.base import Base, compute
 from vez.bench.step import random_batch
-from vez.bench.work import Workload
+from vez.bench.work import Workload, work_of
 from vez.config import Checkpointing, Config, Sampling, Variant, load
 from vez.dataset import Dataset
 from vez.denoise import variant_losses
 from vez.errors import ConfigError
 from vez.events import Note, Saved, Step
-from vez.foresight import check_room, plan
+from vez.foresight import check_room, plan, sizes
 from vez.kohya_config.carry import carry
 from vez.lora import LoraSpec, attach
 from vez.nets.kernels import regions
@@ -230,6 +230,13 @@ def test_a_plan_says_it_and_its_rate_is_apart(tmp_path: Path) -> None:
     assert "compiled" not in plan(without, "one", device="cpu").text()
     keys = [rate_key(one, "one", ["a"], device="cpu") for one in (without, with_it)]
     assert keys[1] == f"{keys[0]} + compiled"
+
+
+def test_vez_bench_measures_a_study_as_it_runs(tmp_path: Path) -> None:
+    for how in (False, True):
+        one = config(tmp_path, compile=how)
+        made = plan(one, "one", device="cpu")
+        assert work_of(one, "one", made.passes[0], sizes=sizes(one), device="cpu", steps=1).compile is how
 
 
 def test_kohyas_torch_compile_is_carried() -> None:

@@ -20,6 +20,7 @@ from vez.denoise import Batch, variant_losses
 from vez.device import choose, describe
 from vez.errors import VezError
 from vez.lora import LoraSpec, attach
+from vez.nets.kernels.regions import uncompiled
 from vez.optim import AdamW, Rates
 
 WARM_UP = 2
@@ -31,7 +32,7 @@ def measure(work: Workload) -> Measured:
     """Build the base, train ``work.steps`` steps after two to warm up, and count one more."""
     device, dtype = choose(work.device), DTYPES[work.dtype]
     base = random_base(work.base, device=device, dtype=dtype)
-    with computing(base, dtype, pixels=work.size, checkpointing=work.checkpointing):
+    with computing(base, dtype, pixels=work.size, checkpointing=work.checkpointing, compile=work.compile):
         batch = random_batch(base, work)
         step = trainer(base, work.specs)
         for _ in range(WARM_UP):
@@ -44,7 +45,8 @@ def measure(work: Workload) -> Measured:
             settle(device)
             seconds.append(perf_counter() - began)
         peak = peak_bytes(device)  # before the counting, which needs memory of its own
-        once = counted(lambda: step(batch))
+        with uncompiled():  # operators are counted as PyTorch dispatches them
+            once = counted(lambda: step(batch))
     return Measured(
         work,
         f"{describe(device)}, torch {torch.__version__}, Python {platform.python_version()}",

@@ -38,6 +38,7 @@ class Workload:
     steps: int = 10
     checkpointing: Checkpointing = "none"
     shapes: tuple[Mapping[str, Any], ...] = ()
+    compile: bool = False
 
     @property
     def specs(self) -> tuple[LoraSpec, ...]:
@@ -103,6 +104,7 @@ class Measured:
         """The numbers as a person reads them."""
         work, ms = self.work, [1e3 * s for s in self.seconds]
         again = "" if work.checkpointing == "none" else f", checkpointing {work.checkpointing}"
+        again += ", compiled" if work.compile else ""
         own = ", with the convolutions, blocks and networks of vez.toml" if work.shapes else ""
         variants = f"{len(work.ranks)} variants" if len(work.ranks) > 1 else "1 variant"
         return "\n".join(
@@ -164,6 +166,7 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
         steps=steps,
         checkpointing=config.study[study].checkpointing,
         shapes=() if plain else tuple(shapes),
+        compile=config.study[study].compile,
     )
 
 
