@@ -39,6 +39,12 @@ def vez(base: Base, work: Workload, stack: ExitStack) -> Step:
     return trainer(base, work.specs)
 
 
+def compiled(base: Base, work: Workload, stack: ExitStack) -> Step:
+    """vez with `compile = true`."""
+    stack.enter_context(computing(base, DTYPES[work.dtype], pixels=work.size, compile=True))
+    return trainer(base, work.specs)
+
+
 def selective(base: Base, work: Workload, stack: ExitStack) -> Step:
     """vez with `checkpointing = "selective"`."""
     return vez(base, replace(work, checkpointing="selective"), stack)
@@ -114,7 +120,8 @@ RUNGS: dict[str, Maker] = {
     "+ channels last": loop(flat=True, channels_last=True),
     "+ LoRA layers of one node, no autocast": adapted,
     "+ vez's own networks": fused_attention,
-    "+ attention by shape = vez": vez,
+    "+ attention by shape: vez as it is": vez,
+    "+ gates compiled (compile = true)": compiled,
     MANY: vez,
 }
 GPU_RUNGS: frozenset[str] = frozenset()

@@ -1,6 +1,6 @@
 """`make bench`: the CPU's table. vez against the best setting of the reference, interleaved; in at most 15 minutes.
 
-    python bench/table.py [--only train,variants,draw,start] [--pairs 5] [--to bench/results]
+    python bench/table.py [--only train-sd1 start …] [--pairs 5] [--to bench/results]
 
 Each row: what vez takes, what the reference's fastest setting takes on this machine (bench/arms.py has the settings;
 all are tried first), how many times as fast vez is by the medians and by single rounds, and the share of its peak
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from arms import REFERENCES
 from race import Arm, machine, machine_text, race
@@ -67,14 +68,21 @@ def three(values: Sequence[float], scale: float = 1.0) -> tuple[float, float, fl
     return statistics.median(values) * scale, min(values) * scale, max(values) * scale
 
 
+_best: dict[tuple[str, str], str] = {}
+
+
 def best(work: Workload) -> str:
-    """The reference's fastest setting here, each tried alone, so that no more than one is in memory."""
+    """The reference's fastest setting here for a base and a format, each tried alone: one is in memory at a time."""
+    kind = (work.base, work.dtype)
+    if kind in _best:
+        return _best[kind]
     tried = {}
     for name in REFERENCES:
         alone = race([Arm(name, work)], warm=LOOK_WARM, rounds=LOOK)
         tried[name] = min(alone.seconds(alone.arms[0]))
         told(f"{name}: {1e3 * tried[name]:.0f} ms/step")
-    return min(tried, key=lambda name: tried[name])
+    _best[kind] = min(tried, key=lambda name: tried[name])
+    return _best[kind]
 
 
 def told(line: str) -> None:
@@ -94,24 +102,20 @@ def trained(what: str, work: Workload, *, pairs: int, inner: int, target: str) -
     return Row(what, "ms/step", three(ours, 1e3), three(theirs, 1e3), ratio, memory, target, setting)
 
 
-def training(pairs: int) -> list[Row]:
-    """SD 1.5's shape at 256 px, and the embedded base at its own size."""
-    sd1 = Workload("sd1", 256, 1, (32,), "bf16", "cpu", 1)
-    tiny = Workload("tiny", 128, 8, (8,), "fp32", "cpu", 1)
-    wanted = "≥ 1.6, memory ≤ 0.7"
-    return [
-        trained("train SD 1.5's shape, 256², batch 1, bf16", sd1, pairs=pairs, inner=1, target=wanted),
-        trained("the same, batch 2", replace(sd1, batch=2), pairs=pairs, inner=1, target=wanted),
-        trained("train tiny, 128², batch 8, fp32", tiny, pairs=pairs, inner=3, target="≥ 2"),
-        trained("the same, bf16", replace(tiny, dtype="bf16"), pairs=pairs, inner=3, target="≥ 2"),
-    ]
+SD1 = Workload("sd1", 256, 1, (32,), "bf16", "cpu", 1)
+TINY = Workload("tiny", 128, 8, (8,), "fp32", "cpu", 1)
+
+
+def training(what: str, work: Workload, target: str, inner: int = 1) -> Callable[[int], list[Row]]:
+    """A part of one row."""
+    return lambda pairs: [trained(what, work, pairs=pairs, inner=inner, target=target)]
 
 
 def variants(pairs: int) -> list[Row]:
     """Four variants in one pass beside four passes of one."""
     rows = []
     for dtype in ("fp32", "bf16"):
-        one = Workload("tiny", 128, 8, (8,), dtype, "cpu", 1)
+        one = replace(TINY, dtype=dtype)
         arms = [Arm("vez", one), Arm("vez", replace(one, ranks=(8,) * 4))]
         done = race(arms, warm=2, rounds=pairs, inner=2)
         alone, together = (done.seconds(arm) for arm in arms)
@@ -122,15 +126,10 @@ def variants(pairs: int) -> list[Row]:
     return rows
 
 
-def drawing(pairs: int) -> list[Row]:
+def drawing(what: str, line: str) -> Callable[[int], list[Row]]:
     """Pictures, by bench/sampling.py."""
-    works = {
-        "draw tiny, 128², batch 8, 8 steps": "--base tiny --size 128 --steps 8 --prompts 4 --against 3",
-        "draw SD 1.5's shape, 256², batch 2, 4 steps": "--base sd1 --size 256 --steps 4 --batch 2 --prompts 1",
-    }
-    rows = []
-    for what, line in works.items():
-        line += "" if "--against" in line else " --against 1"  # large calls, fused: the fastest of them
+
+    def part(pairs: int) -> list[Row]:
         script = [sys.executable, str(Path(__file__).with_name("sampling.py")), *line.split(), "--pairs", str(pairs)]
         done = subprocess.run(script, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -139,9 +138,10 @@ def drawing(pairs: int) -> list[Row]:
         ours = next(iter(arms.values()))
         name = min(list(arms)[1:], key=lambda one: arms[one][0])
         middle, low, high = arms[name][3:6]
-        times = (ours[:3], arms[name][:3], (1 / middle, 1 / high, 1 / low))
-        rows.append(Row(what, "s/picture", *times, None, "≥ 1.5", name))  # type: ignore[arg-type]
-    return rows
+        ratio, theirs = (1 / middle, 1 / high, 1 / low), arms[name][:3]
+        return [Row(what, "s/picture", ours[:3], theirs, ratio, None, "≥ 1.5", name)]  # type: ignore[arg-type]
+
+    return part
 
 
 def _arms(printed: str) -> dict[str, tuple[float, ...]]:
@@ -167,10 +167,20 @@ def starting(pairs: int) -> list[Row]:
     ]
 
 
+WANTED = "≥ 1.6, memory ≤ 0.7"
 PARTS: dict[str, Callable[[int], list[Row]]] = {
-    "train": training,
+    "train-sd1": training("train SD 1.5's shape, 256², batch 1, bf16", SD1, WANTED),
+    "train-sd1-2": training("the same, batch 2", replace(SD1, batch=2), WANTED),
+    "train-tiny": training("train tiny, 128², batch 8, fp32", TINY, "≥ 2", 3),
+    "train-tiny-bf16": training("the same, bf16", replace(TINY, dtype="bf16"), "≥ 2", 3),
     "variants": variants,
-    "draw": drawing,
+    "draw-tiny": drawing(
+        "draw tiny, 128², batch 8, 8 steps", "--base tiny --size 128 --steps 8 --prompts 4 --against 3"
+    ),
+    "draw-sd1": drawing(
+        "draw SD 1.5's shape, 256², batch 2, 4 steps",
+        "--base sd1 --size 256 --steps 4 --batch 2 --prompts 1 --against 1",  # large calls, fused: the fastest of them
+    ),
     "start": starting,
 }
 
@@ -178,27 +188,43 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=[*PARTS])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--to", type=Path, default=RESULTS)
+    parser.add_argument("--setting", choices=REFERENCES, help="the reference's; absent: all are tried first")
+    parser.add_argument("--join", type=Path, nargs="*", help="tables taken part by part on one machine, as one")
     options = parser.parse_args()
-    began, rows = perf_counter(), list[Row]()
-    for name in options.only.split(","):
+    if options.join:
+        parts = [json.loads(file.read_bytes()) for file in options.join]
+        rows = [_row(one) for part in parts for one in part["rows"]]
+        write(options.to, parts[0]["machine"], rows, pairs=options.pairs, said="taken part by part", stem="table")
+        return 0
+    if options.setting:
+        _best.update({(base, dtype): options.setting for base in ("tiny", "sd1") for dtype in ("fp32", "bf16")})
+    began, found = perf_counter(), list[Row]()
+    for name in options.only:
         told(f"{name} …")
         for row in PARTS[name](options.pairs):
-            rows.append(row)
+            found.append(row)
             told(row.line())
-    found = machine()
-    minutes = (perf_counter() - began) / 60
-    head = f"# CPU table, {found['date']}\n\n{machine_text(found)}. {options.pairs} pairs; took {minutes:.0f} min."
+    stem = "table" if options.only == [*PARTS] else f"table-{'-'.join(options.only)}"
+    said = f"took {(perf_counter() - began) / 60:.0f} min"
+    write(options.to, machine(), found, pairs=options.pairs, said=said, stem=stem)
+    return 0
+
+
+def _row(values: dict[str, Any]) -> Row:
+    return Row(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def write(to: Path, of: dict[str, Any], rows: Sequence[Row], *, pairs: int, said: str, stem: str) -> None:
+    """Print the table, and write it and its numbers."""
+    head = f"# CPU table, {of['date']}\n\n{machine_text(of)}. {pairs} pairs; {said}."
     text = "\n".join([head, "", HEAD, *(row.line() for row in rows), ""])
     print(text)
-    part = "" if options.only == ",".join(PARTS) else f"-{options.only.replace(',', '-')}"
-    stem = f"{found['date']}-table{part}"
-    write_atomic(options.to / f"{stem}.md", text.encode())
-    values = {"machine": found, "pairs": options.pairs, "rows": [asdict(row) for row in rows]}
-    write_atomic(options.to / f"{stem}.json", (json.dumps(values, indent=1) + "\n").encode())
-    return 0
+    write_atomic(to / f"{of['date']}-{stem}.md", text.encode())
+    values = {"machine": of, "pairs": pairs, "rows": [asdict(row) for row in rows]}
+    write_atomic(to / f"{of['date']}-{stem}.json", (json.dumps(values, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
