@@ -22,13 +22,8 @@ from vez.images.wording import visible
 from vez.metrics.probed import FOLDER as PROBES
 from vez.mirror import check, mirrored
 from vez.plan import named
-from vez.report import card
-from vez.report.build import headline
-from vez.report.build import report as write_page
-from vez.report.contest import BASE
-from vez.report.evidence import LORA_FILE, gather
 from vez.store import open_artifact
-from vez.sweep import Arm
+from vez.sweep import BASE, LAST, Arm
 
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
 if TYPE_CHECKING:
@@ -38,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_datasets",
     "check_room",
+    "compare_datasets",
     "draw_samples",
     "folder_of",
     "lint_datasets",
@@ -70,6 +66,7 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     datasets = yield from build_datasets(config, [*_datasets_of(config, name), *_priors_of(config, name)])
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
+    yield from compare_datasets(config, name, datasets)
     if config.study[name].precision != "fp32":
         base = None  # LoRAs are asked and drawn with merged into the base's own numbers, in fp32; one copy at a time
         base = _load_base(config, device)
@@ -93,15 +90,19 @@ def build_datasets(config: Config, names: Sequence[str] | None = None) -> Genera
 
 
 def lint_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> Iterator[Event]:
-    """Lint a study's datasets, and write what changed from one to the next, for the report. Stops at no finding."""
+    """Lint a study's datasets, and say which pictures two of them share. Stops at no finding."""
     for dataset, folder in datasets.items():
         found = yield from curate.lint(config, dataset, load_dataset(folder))
         for finding in found.findings:
             if finding.level == "error" and finding.is_open:
                 yield Note(f"{dataset}: {visible(finding.file)}: {finding.check}: {visible(finding.why)}")
+    yield from shared_pictures({dataset: load_dataset(folder) for dataset, folder in datasets.items()})
+
+
+def compare_datasets(config: Config, name: str, datasets: Mapping[str, Path]) -> Iterator[Event]:
+    """Write what changed from each of a study's datasets to the next, for the report: nothing before it needs it."""
     versions = {dataset: folder for dataset, folder in datasets.items() if config.dataset[dataset].role == "concept"}
     yield from curate.compare(config, versions, folder_of(config, name) / "changes")
-    yield from shared_pictures({dataset: load_dataset(folder) for dataset, folder in datasets.items()})
 
 
 def shared_pictures(datasets: Mapping[str, Dataset]) -> Iterator[Note]:
@@ -274,9 +275,13 @@ def score_samples(
 
 def write_report(config: Config, name: str) -> Done:
     """Write studies/<name>/report.html from what lies on disk; Done names the page and the id of what it is about."""
+    from vez.report import card
+    from vez.report.build import report
+    from vez.report.evidence import gather
+
     folder = folder_of(config, name)
     weight = config.study[name].weight
-    page = write_page(folder, folder / "report.html", weight=weight, vary=config.study[name].vary)
+    page = report(folder, folder / "report.html", weight=weight, vary=config.study[name].vary)
     evidence = gather(folder)
     card.write(evidence, folder / card.FOLDER, weight=weight)
     newest = evidence.scores.artifact if evidence.scores else evidence.samples
@@ -285,6 +290,8 @@ def write_report(config: Config, name: str) -> Done:
 
 def verdict(config: Config, name: str) -> str:
     """The report's one sentence: which LoRA to use, or why none can be named."""
+    from vez.report.build import headline
+
     return headline(folder_of(config, name), weight=config.study[name].weight)
 
 
@@ -298,7 +305,7 @@ def _priors_of(config: Config, name: str) -> list[str]:
 
 
 def _is_trained(config: Config, name: str) -> bool:
-    return all((folder / LORA_FILE).is_file() for *_, folder in _runs(config, name))
+    return all((folder / LAST).is_file() for *_, folder in _runs(config, name))
 
 
 def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
@@ -307,7 +314,7 @@ def _run_folder(config: Config, name: str, variant: str, seed: int) -> Path:
 
 def _to_train(config: Config, name: str, variant: str) -> bool:
     folders = [_run_folder(config, name, variant, seed) for seed in config.study[name].seeds]
-    return not all((folder / LORA_FILE).is_file() for folder in folders)
+    return not all((folder / LAST).is_file() for folder in folders)
 
 
 def _runs(config: Config, name: str) -> Iterator[tuple[str, str, Path]]:
@@ -327,12 +334,10 @@ def _arms(
     taken = checkpoints or how.checkpoints
     arms: dict[str, Arm] = {}
     for stem, variant, folder in _runs(config, name):
-        if not (folder / LORA_FILE).is_file():
+        if not (folder / LAST).is_file():
             raise StoreError(f"the run {folder.name} is not finished; go on with: vez train {name}")
         seed = int(folder.name.rpartition("-")[2])
-        arms |= sweep.swept(
-            stem, folder, variant=variant, seed=seed, checkpoints=taken, strengths=how.strengths
-        )
+        arms |= sweep.swept(stem, folder, variant=variant, seed=seed, checkpoints=taken, strengths=how.strengths)
     unknown = sorted(set(only or ()) - arms.keys() - {BASE})
     if unknown:
         raise ConfigError(f"there is no arm {unknown[0]!r}; known are {', '.join(arms)}")

@@ -15,6 +15,8 @@ from vez.errors import ConfigError, StoreError
 from vez.store import Artifact, open_artifact
 
 LAST = "lora.safetensors"
+BASE = "base"
+"""The arm without a LoRA."""
 _SAVED = re.compile(r"lora-(\d+)\.safetensors")
 
 

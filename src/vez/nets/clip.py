@@ -79,8 +79,8 @@ class Embeddings(nn.Module):
         super().__init__()
         words, places = ((n, config.hidden_size) for n in (config.vocab_size, config.max_position_embeddings))
         # Not filled with random numbers: on the meta device that would load torch's compiler, a second and 150 MB.
-        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(words), freeze=False)
-        self.position_embedding = nn.Embedding.from_pretrained(torch.empty(places), freeze=False)
+        self.token_embedding = nn.Embedding(*words, _weight=torch.empty(words))
+        self.position_embedding = nn.Embedding(*places, _weight=torch.empty(places))
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, T) -> (N, T, D)."""

@@ -22,8 +22,8 @@ from vez.metrics.probed import Probes
 from vez.report import scored
 from vez.report.scored import Row, Scores, read_rows
 from vez.store import Artifact, file_sha256, open_artifact
+from vez.sweep import LAST
 
-LORA_FILE = "lora.safetensors"
 EVENTS_FILE = "events.jsonl"
 
 
@@ -216,7 +216,7 @@ def _read_run(folder: Path) -> Run:
             last_words = event.text
     if steps and not math.isfinite(steps[max(steps)].loss):
         last_words = last_words or "the loss was no longer finite"
-    lora = folder / LORA_FILE
+    lora = folder / LAST
     return Run(
         name=name,
         variant=name.rpartition("-")[0] or name,
