@@ -122,6 +122,7 @@ def test_out_to_kohya_and_back(project: Path) -> None:
         ("caption v9", "there is no [dataset.v9]"),
         ("lint v9", "there is no [dataset.v9]"),
         ("diff v1 v1", "compared with itself"),
+        ("diff v1 v9", "there is no [dataset.v9]"),
         ("export v9 out", "there is no [dataset.v9]"),
         ("import nowhere v2", "nowhere"),
         ("waive v1 blury a.png --because x", "blury"),

@@ -60,7 +60,12 @@ def built(config: Config, name: str) -> Generator[Event, None, Dataset]:
 
 
 def pair(config: Config, old: str, new: str) -> Generator[Event, None, tuple[Dataset, Dataset]]:
-    """Two versions, built where they are not there yet. Raises ConfigError where they are one and the same."""
+    """Two versions, built where they are not there yet. Raises ConfigError where they are one and the same.
+
+    Both names are looked up before anything is built.
+    """
+    for name in (old, new):
+        recipe_of(config, name)
     if old == new:
         raise ConfigError(f"{old!r} is compared with itself; name two datasets of {', '.join(config.dataset)}")
     before = yield from built(config, old)

@@ -34,6 +34,9 @@ noun = {noun}            # what kind of thing it is: stands beside the trigger w
 describes = {describes}  # the concept in words that CLIP knows: what the scores ask for instead of the trigger word
 # kind = "garment"         # or character, object, style: how vez's prompts are worded
 
+# [collect]
+# contact = "you@example.org"    # Wikimedia and Openverse ask who fetches pictures from them
+
 # One table per version of the dataset. A picture is never changed. How a heap of pictures becomes a dataset:
 #   vez collect · vez check · vez crop · vez caption · vez lint · vez diff (docs/dataset.md)
 # A caption can be written by hand: <captions>/<picture's name>.txt.
