@@ -1,15 +1,16 @@
-"""Seconds per picture: vez's sampling stage beside diffusers' StableDiffusionPipeline, in interleaved pairs.
+"""Seconds per picture: vez's sampling stage beside diffusers' StableDiffusionPipeline, in interleaved rounds.
 
     python bench/sampling.py [--base tiny | sd1] [--size 128] [--steps 8] [--batch 8] [--prompts 4] [--seeds 2]
-                             [--pairs 5] [--against 3]
+                             [--pairs 5] [--against 4] [--precision fp32 | bf16]
 
-All arms do the same work with the same networks: the suite's prompts × noises, with and without a LoRA,
-DPM-Solver++(2M), guidance 7.5, and PNGs on the disk in the end. The pipeline is used in three ways, of which --against
-takes the first: a call for each batch as large as vez's, a call for each prompt with its noises (num_images_per_prompt,
-as its documentation shows), both with the LoRA fused (`load_lora_weights`, `fuse_lora`), and large calls with it
-unfused. "vez" is the whole stage: the artifact, its rows, its control at strength 0. First the pictures are compared:
-the script stops where any differs by more than 2 levels of 255. Then the arms take turns; medians, the spread, and CPU
-seconds are printed, and the machine.
+All arms do the same work with the same weights: the suite's prompts × noises, with and without a LoRA,
+DPM-Solver++(2M), guidance 7.5, and PNGs on the disk in the end. The pipeline is used in four ways, of which --against
+takes the first: a call for each batch as large as vez's with U-Net and VAE channels last in memory, the same without
+that, a call for each prompt with its noises (num_images_per_prompt, as its documentation shows), all with the LoRA
+fused (`load_lora_weights`, `fuse_lora`), and large calls with it unfused. "vez" is the whole stage: the artifact, its
+rows, its control at strength 0. First the pictures are compared: in fp32 the script stops where any differs by more
+than 2 levels of 255. Then the arms take turns; medians, the spread, and CPU seconds are printed, and the machine. In
+bf16 the whole pipeline is cast, its VAE too, and the pictures' mean difference is printed.
 
 "sd1" are random numbers in SD 1.5's shapes, so nothing is downloaded; it takes 6 GB.
 """
@@ -22,23 +23,28 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
 
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import CLIPTokenizer
 
+from networks import text_of, unet_of, vae_of
 from vez import interop, suite
-from vez.base import Base, load
-from vez.bench.weights import _fill, random_base
+from vez.base import Base, load, tiny_path
+from vez.bench import weights
+from vez.bench.weights import random_base
 from vez.config import Project, Prompt, Sampling
 from vez.device import choose
 from vez.interop import LoraWeights
+from vez.nets.vae import Vae, VaeConfig
 from vez.sample import sample
 from vez.solver import noise
 
@@ -53,14 +59,8 @@ def base_of(name: str, device: torch.device) -> Base:
     if name == "tiny":
         return tiny
     base = random_base(name, device=device, dtype=torch.float32)
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-    )
-    _fill(vae.eval().requires_grad_(False), torch.randn(2**18, generator=torch.Generator().manual_seed(1)))
+    vae = Vae(VaeConfig.of(weights.VAE)).eval().requires_grad_(False)
+    weights._fill(vae, torch.randn(2**18, generator=torch.Generator().manual_seed(1)))
     return replace(base, vae=vae.to(device), tokenizers=tiny.tokenizers, pads=tiny.pads)
 
 
@@ -82,40 +82,58 @@ def lora_of(base: Base, folder: Path) -> tuple[Path, Path]:
     return ours, theirs
 
 
-def pipeline_of(base: Base) -> StableDiffusionPipeline:
-    """diffusers' pipeline around the same networks."""
+@dataclass(frozen=True)
+class Way:
+    """How the pipeline is used."""
+
+    batched: bool = True
+    fused: bool = True
+    last: bool = False
+
+
+def pipeline_of(base: Base, way: Way, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """diffusers' pipeline of networks of its own with the same weights."""
+    parts = {"vae": vae_of(base), "text_encoder": text_of(base), "unet": unet_of(base)}
     pipeline = StableDiffusionPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=base.unet,
+        **{name: deepcopy(network).to(dtype) for name, network in parts.items()},
+        tokenizer=CLIPTokenizer.from_pretrained(tiny_path() / "tokenizer"),
         scheduler=DPMSolverMultistepScheduler(**BETAS),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
+    if way.last:
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
 
 
 def theirs(
-    base: Base, lora: Path, prompts: list[Prompt], how: Sampling, into: Path, *, batched: bool, fused: bool
+    base: Base,
+    pipeline: StableDiffusionPipeline,
+    lora: Path,
+    prompts: list[Prompt],
+    how: Sampling,
+    into: Path,
+    way: Way,
 ) -> None:
     """The same pictures by the pipeline, written one by one as its documentation does."""
-    pipeline = pipeline_of(base)
     side = (how.size or base.size) // base.latent_factor
     for arm in ("base", "v1"):
         (into / arm).mkdir(parents=True)
         if arm == "v1":
             pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
-            if fused:
+            if way.fused:
                 pipeline.fuse_lora()
-        for some in _calls(prompts, how, batched=batched):
-            repeated = {} if batched else {"num_images_per_prompt": len(some)}
+        for some in _calls(prompts, how, batched=way.batched):
+            repeated = {} if way.batched else {"num_images_per_prompt": len(some)}
             texts = [prompt.text for prompt, _ in some]
-            latents = noise([seed for _, seed in some], side, side).to(base.device)
+            latents = noise([seed for _, seed in some], side, side).to(base.device, pipeline.unet.dtype)
+            if way.last:
+                latents = latents.contiguous(memory_format=torch.channels_last)
             images = pipeline(
-                texts if batched else texts[0],
+                texts if way.batched else texts[0],
                 latents=latents,
                 num_inference_steps=how.steps,
                 guidance_scale=how.cfg,
@@ -125,7 +143,7 @@ def theirs(
             ).images
             for (prompt, seed), image in zip(some, images, strict=True):
                 image.save(into / arm / f"{prompt.id}-{seed}.png")
-    if fused:
+    if way.fused:
         pipeline.unfuse_lora()
     pipeline.unload_lora_weights()
 
@@ -136,13 +154,15 @@ def _calls(prompts: list[Prompt], how: Sampling, *, batched: bool) -> Iterator[l
     return (images[at : at + size] for at in range(0, len(images), size))
 
 
-def apart(one: Path, other: Path) -> int:
-    """The largest difference of two runs' pictures, in levels of 255."""
-    worst = 0
+def apart(one: Path, other: Path) -> tuple[int, float]:
+    """The largest difference of two runs' pictures and the mean one, in levels of 255."""
+    worst, means = 0, []
     for file in sorted(one.rglob("*.png")):
         with Image.open(file) as a, Image.open(other / file.relative_to(one)) as b:
-            worst = max(worst, int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max()))
-    return worst
+            difference = np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int))
+            worst = max(worst, int(difference.max()))
+            means.append(float(difference.mean()))
+    return worst, statistics.mean(means)
 
 
 def main() -> None:
@@ -156,10 +176,11 @@ def main() -> None:
         "seeds": 2,
         "pairs": 5,
         "size": 128,
-        "against": 3,
+        "against": 4,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     base = base_of(given.base, choose(given.device))
@@ -170,25 +191,31 @@ def main() -> None:
         ours, other = lora_of(base, Path(folder))
 
         def vez(into: Path) -> None:
-            for _ in sample(base, {"base": None, "v1": ours}, prompts, sampling=how, into=into):
+            for _ in sample(
+                base, {"base": None, "v1": ours}, prompts, sampling=how, into=into, precision=given.precision
+            ):
                 pass
 
-        def diffuser(*, batched: bool, fused: bool) -> Callable[[Path], None]:
-            return lambda into: theirs(base, other, prompts, how, into, batched=batched, fused=fused)
+        def diffuser(way: Way) -> Callable[[Path], None]:
+            pipeline = pipeline_of(base, way, torch.bfloat16 if given.precision == "bf16" else torch.float32)
+            return lambda into: theirs(base, pipeline, other, prompts, how, into, way)
 
-        arms = {
-            "vez": vez,
-            "diffusers, calls as large as vez's, fused": diffuser(batched=True, fused=True),
-            "diffusers, a call per prompt, fused": diffuser(batched=False, fused=True),
-            "diffusers, calls as large as vez's, not fused": diffuser(batched=True, fused=False),
+        ways = {
+            "diffusers, calls as large as vez's, fused, channels last": Way(last=True),
+            "diffusers, calls as large as vez's, fused": Way(),
+            "diffusers, a call per prompt, fused": Way(batched=False),
+            "diffusers, calls as large as vez's, not fused": Way(fused=False),
         }
-        arms = dict(list(arms.items())[: 1 + given.against])
-        race(arms, Path(folder), pairs=given.pairs, images=2 * given.prompts * given.seeds)
+        arms = {"vez": vez} | {name: diffuser(way) for name, way in list(ways.items())[: given.against]}
+        images = 2 * given.prompts * given.seeds
+        race(arms, Path(folder), pairs=given.pairs, images=images, most=APART if given.precision == "fp32" else 255)
     print(f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {base.device}; ", end="")
-    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, {given.base} {given.size} px")
+    print(
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}, {given.base} {given.size} px, {given.precision}"
+    )
 
 
-def race(arms: dict[str, Callable[[Path], None]], folder: Path, *, pairs: int, images: int) -> None:
+def race(arms: dict[str, Callable[[Path], None]], folder: Path, *, pairs: int, images: int, most: int) -> None:
     """One uncounted round, whose pictures are compared, then ``pairs`` rounds in turns; prints a table."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     used: dict[str, list[float]] = {name: [] for name in arms}
@@ -201,10 +228,11 @@ def race(arms: dict[str, Callable[[Path], None]], folder: Path, *, pairs: int, i
                 seconds[name].append(perf_counter() - began)
                 used[name].append(process_time() - before)
         if round == 0:
-            worst = max(apart(folder / "0" / "0", folder / "0" / str(i)) for i in range(1, len(arms)))
-            print(f"equal work: pictures differ by {worst} of 255 at most\n")
-            if worst > APART:
-                raise SystemExit(f"they differ by {worst}: no times")
+            found = [apart(folder / "0/0", folder / f"0/{i}") for i in range(1, len(arms))]
+            worst, mean = max(found), max(mean for _, mean in found)
+            print(f"equal work: pictures differ by {worst[0]} of 255 at most, by {mean:.2f} in the mean\n")
+            if worst[0] > most:
+                raise SystemExit(f"they differ by {worst[0]}: no times")
         else:
             told = ", ".join(f"{name}: {took[-1] / images:.3f} s" for name, took in seconds.items())
             print(f"round {round}: {told}", file=sys.stderr, flush=True)

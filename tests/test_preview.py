@@ -60,7 +60,7 @@ def test_they_change_no_bit_of_the_run(random_base: Base, tiny_dataset: Dataset,
 def test_a_picture_is_what_the_saved_weights_draw(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
     """In company, with EMA and dropout, in the same noise as all others; before the first step as the base."""
     run(random_base, tiny_dataset, tmp_path)
-    brush = Brush(random_base, SAMPLING, bf16=False)
+    brush = Brush(random_base, SAMPLING)
     prompts = [previews.Prompt(text=text, id=str(i)) for i, text in enumerate(PREVIEW.texts)]
     plain = brush.draw([(prompts[0], 0)], brush.encode(prompts), arm="base", steps=2)[0]
     for name in VARIANTS:

@@ -194,7 +194,7 @@ def test_every_setting_changes_the_picture_and_the_id(
 
 def test_bf16_is_near_but_not_the_same(drawn: tuple[Path, list[Event]], base: Base, tmp_path: Path) -> None:
     into = tmp_path / "s"
-    list(sample(base, {"base": None}, PROMPTS, sampling=SAMPLING, into=into, project=PROJECT, bf16=True))
+    list(sample(base, {"base": None}, PROMPTS, sampling=SAMPLING, into=into, project=PROJECT, precision="bf16"))
     ours, theirs = (np.asarray(Image.open(at / "base/cat-0.png")).astype(int) for at in (into, drawn[0]))
     assert 0 < np.abs(ours - theirs).mean() < 4
     assert open_artifact(into).config["dtype"] == "bf16"

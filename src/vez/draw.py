@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -17,14 +18,18 @@ from PIL import Image, PngImagePlugin
 
 from vez import __version__, interop
 from vez.base import Base, Conditioning, decode_latents, encode_text
-from vez.config import Prompt, Sampling
+from vez.config import Precision, Prompt, Sampling
 from vez.errors import LoraFileError
 from vez.events import Sampled
+from vez.nets.inference import FrozenDecoder, FrozenUNet
+from vez.nets.packed import How
 from vez.solver import denoise, moves, noise, noise_seed
 from vez.store import write_atomic
 from vez.sweep import Arm
 
 A1111_SAMPLER = {"dpm++2m": "DPM++ 2M", "ddim": "DDIM"}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DECODED_PIXELS = 4 * 128**2  # at once on a CPU: 26 ms of two cores a picture, and 22 where fewer are
 _TRIES = 4000
 _SHORT = ("ohwx", "bnha", "shs", "sks")
 """Words of one token that CLIP has and nobody means."""
@@ -46,8 +51,13 @@ class Brush:
 
     base: Base
     sampling: Sampling
-    bf16: bool
-    fp16: bool = False
+    precision: Precision | None = None
+    """What the U-Net computes in; None: what the base has."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the U-Net computes in."""
+        return self.base.dtype if self.precision is None else _DTYPES[self.precision]
 
     @property
     def size(self) -> int:
@@ -61,10 +71,35 @@ class Brush:
         whole = Conditioning.joined(parts)
         return {text: whole.at(slice(i, i + 1)) for i, text in enumerate(different)}
 
+    def frozen(self) -> FrozenUNet:
+        """The U-Net with the weights that it has now, for batches as large as the sampling's, guided ones twice."""
+        pictures = self.sampling.batch * (1 if self.sampling.cfg == 1 else 2)
+        return FrozenUNet(self.base.unet, How(self.dtype, pictures))
+
+    @cached_property
+    def decoder(self) -> FrozenDecoder | None:
+        """The VAE's decoder, of which no arm changes anything; in bf16 where that is asked for, else in fp32."""
+        dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32  # fp16 overflows in SDXL's
+        return None if self.base.vae is None else FrozenDecoder(self.base.vae, How(dtype, self.decoded_at_once))
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Pictures that are decoded together: on a CPU as many as stay near its caches."""
+        return 8 if self.base.device.type != "cpu" else max(1, _DECODED_PIXELS // self.size**2)
+
     def draw(
-        self, asked: Sequence[tuple[Prompt, int]], texts: Mapping[str, Conditioning], *, arm: str, steps: int
+        self,
+        asked: Sequence[tuple[Prompt, int]],
+        texts: Mapping[str, Conditioning],
+        *,
+        arm: str,
+        steps: int,
+        unet: FrozenUNet | None = None,
     ) -> NDArray[np.uint8]:
-        """Pictures (B, H, W, 3) of as many (prompt, noise) in one batch. Raises LoraFileError if not finite."""
+        """Pictures (B, H, W, 3) of as many (prompt, noise) in one batch. Raises LoraFileError if not finite.
+
+        By ``unet`` (`frozen`), which pays from a few steps on; without one by the base's networks as they are.
+        """
         schedule, side = self.base.schedule, self.size // self.base.latent_factor
         latents = denoise(
             self.base,
@@ -78,15 +113,16 @@ class Brush:
                 prediction_type=schedule.prediction_type,
             ),
             cfg=self.sampling.cfg,
-            bf16=self.bf16,
-            fp16=self.fp16,
+            precision=self.precision,
+            unet=unet,
         )
         if not torch.isfinite(latents).all():
             raise LoraFileError(
                 f"the arm {arm!r} draws values that are not finite; its weights are broken: train it again at a lower "
                 "rate"
             )
-        return decode_latents(self.base, latents)
+        decoder = None if unet is None else self.decoder
+        return decode_latents(self.base, latents, batch=self.decoded_at_once, decoder=decoder)
 
 
 def draw_arm(
@@ -111,13 +147,14 @@ def draw_arm(
     written: list[tuple[Future[None] | None, Sampled]] = []
     with merged(brush.base, arm if any(missing) else None) as adapted:
         texts: dict[str, Conditioning] = {}
+        unet = brush.frozen() if any(missing) else None
         for batch, lacking in zip(batches, missing, strict=True):
             began, found = perf_counter(), len(written)
             pixels = np.empty(0, np.uint8)
             if lacking:
                 texts = texts or _texts(brush, prompts, plain, adapted=adapted.text)
                 pixels = brush.draw(
-                    [(one.prompt, one.seed) for one in batch], texts, arm=name, steps=brush.sampling.steps
+                    [(one.prompt, one.seed) for one in batch], texts, arm=name, steps=brush.sampling.steps, unet=unet
                 )
             seconds = (perf_counter() - began) / len(batch)
             for i, one in enumerate(batch):

@@ -197,8 +197,7 @@ def one_sample(base: Base, text: str, *, sampling: Sampling, precision: Precisio
         negative=encode_text(base, [sampling.negative]),
         walk=walk,
         cfg=sampling.cfg,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
+        precision=precision,
     )
     if not bool(latents.isfinite().all()):
         raise TrainError(f"the base {base.name} draws numbers that are not finite; check that it is whole")

@@ -57,7 +57,7 @@ def previews(work: Pass, preview: Preview, *, step: int) -> Iterator[Event]:
     A picture that lies there and says that it is the one asked for is left. Before the first step no LoRA does
     anything, and one run's pictures are all runs'. A run that cannot draw gets a note and goes on.
     """
-    brush = Brush(work.base, preview.sampling, bf16=False)  # the base computes in the run's precision already
+    brush = Brush(work.base, preview.sampling)  # the base computes in the run's precision already
     prompts = [Prompt(text=text, id=str(i)) for i, text in enumerate(preview.texts, start=1)]
     first: dict[str, NDArray[np.uint8]] = {}
     for v, run in enumerate(work.runs):

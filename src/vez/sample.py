@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vez.base import Base, Conditioning
-from vez.config import Project, Prompt, Sampling
+from vez.config import Precision, Project, Prompt, Sampling
 from vez.draw import Brush, Drawing, draw_arm, label_of, merged, wrong_trigger
 from vez.errors import ConfigError, LoraFileError, StoreError
 from vez.events import Done, Event, Note, Stage
@@ -26,7 +27,7 @@ from vez.solver import noise_seed
 from vez.store import artifact_id, canonical_json, file_sha256, find, making, open_artifact, write_atomic
 from vez.sweep import Arm
 
-VERSION = 2
+VERSION = 3
 """Counts up when the same inputs would give other pixels or other rows."""
 
 BASE_ARM = "base"
@@ -35,6 +36,7 @@ BASE_ARM = "base"
 ROWS, CONTROLS = "samples.jsonl", "controls.json"
 WRITERS = 2  # threads that write PNGs while the next batch is drawn
 CONTROL_STEPS = 1  # of the solver: weights that are the same draw the same however many
+_HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 AT_MOST = 1  # of 255: how far strength 0 may lie from the base
 
 
@@ -46,8 +48,7 @@ def sample(
     sampling: Sampling,
     into: Path,
     project: Project | None = None,
-    bf16: bool = False,
-    fp16: bool = False,
+    precision: Precision | None = None,
     about: Mapping[str, Any] | None = None,
     cache: Path | None = None,
 ) -> Iterator[Event]:
@@ -64,7 +65,8 @@ def sample(
         sampling: steps, guidance, solver, noises, size, batch, negative prompt.
         into: the artifact's folder.
         project: fills {trigger}, {noun}, {describes} and {wrong} in the prompts; None: they are taken as they stand.
-        bf16, fp16: let the U-Net multiply in that: faster where the machine has it, other pixels than fp32.
+        precision: what the U-Net computes in; None: what the base has. Half is faster where the machine has it, and
+            draws other pixels than fp32.
         about: names the suite in the manifest (`vez.suite.Asked.about`).
         cache: folder for the base's pictures, which other studies of the same base share; None keeps none.
     Raises:
@@ -77,7 +79,7 @@ def sample(
     wrong = _wrong(base, prompts, project)
     drawn = _check(base, given, prompts, sampling, project, wrong)
     hashes = {name: "" if arm.lora is None else _sha256(arm.lora) for name, arm in given.items()}
-    brush = Brush(base, sampling, bf16, fp16)
+    brush = Brush(base, sampling, precision)
     parents, config = _recipe(brush, given, hashes, drawn)
     config |= {"suite": dict(about or {}), "wrong": wrong}
     drawings = {name: _drawings(brush, name, arm, hashes[name], drawn) for name, arm in given.items()}
@@ -188,7 +190,7 @@ def _recipe(
         "sampling": how | {"size": sampling.size or base.size},
         "arms": {name: None if arm.lora is None else arm.record(hashes[name]) for name, arm in arms.items()},
         "prompts": [prompt.model_dump() for prompt in prompts],
-        "dtype": "fp16" if brush.fp16 else "bf16" if brush.bf16 else str(base.dtype).removeprefix("torch."),
+        "dtype": _HALF.get(brush.dtype, str(brush.dtype).removeprefix("torch.")),
         "trained_on": base.name,
     }
     return parents, config
@@ -219,7 +221,7 @@ def _drawings(brush: Brush, name: str, arm: Arm, sha256: str, prompts: Sequence[
         "base": base.sha256,
         "lora": [sha256, arm.strength, label_of(name, arm)] if arm.lora is not None else None,
         "sampling": sampling.model_dump(include={"steps", "cfg", "solver", "negative"}) | {"size": brush.size},
-        "dtype": [str(base.dtype), "fp16" if brush.fp16 else brush.bf16],
+        "dtype": [str(base.dtype), str(brush.dtype)],
         "device": base.device.type,
         "name": Path(base.name).name,
     }

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vez.base import Base, Conditioning, predict
+from vez.config import Precision
 from vez.errors import ConfigError
+from vez.nets.inference import FrozenUNet
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _NEARLY_NOISE = 2.0**-24  # diffusers' stand-in for a signal of 0, whose logarithm the solver could not take
 
 
@@ -107,25 +110,33 @@ def denoise(
     negative: Conditioning,
     walk: Sequence[Move],
     cfg: float,
-    bf16: bool = False,
-    fp16: bool = False,
+    precision: Precision | None = None,
+    unet: FrozenUNet | None = None,
 ) -> Tensor:
     """Walk from noise (B, 4, h, w) to clean scaled latents (B, 4, h, w) fp32 on the base's device.
 
     ``text`` and ``negative`` are of B texts each. Both are asked in one forward pass; without guidance (cfg = 1) only
-    the text is. ``bf16`` or ``fp16`` let the U-Net multiply in that; the walk itself is always fp32. A base that is
-    told sizes is told that the picture was this large and nothing was cut off.
+    the text is. ``precision`` is what the U-Net multiplies in, None for the base's own; the walk itself is always fp32.
+    ``unet`` is asked in place of the base's U-Net and has a precision of its own. A base that is told sizes is told
+    that the picture was this large and nothing was cut off.
     """
     x = latents.to(base.device, torch.float32)
     guided = cfg != 1
     asked_for = Conditioning.joined([negative, text]) if guided else text
     height, width = (side * base.latent_factor for side in x.shape[2:])
     sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(asked_for), dtype=torch.float32, device=x.device)
+    told = None
+    if unet is not None:
+        told = unet.told(asked_for.states, pooled=asked_for.pooled, sizes=sizes)
+    half = _HALF.get(precision or "")
     before: Tensor | None = None
     for move in walk:
         asked = torch.cat([x, x]) if guided else x  # (2B, 4, h, w)
-        with torch.autocast(base.device.type, torch.float16 if fp16 else torch.bfloat16, enabled=bf16 or fp16):
-            out = predict(base, asked, move.timestep, text=asked_for, sizes=sizes).float()
+        if unet is not None and told is not None:
+            out = unet(asked, move.timestep, told).float()
+        else:
+            with torch.autocast(base.device.type, half, enabled=half is not None):
+                out = predict(base, asked, move.timestep, text=asked_for, sizes=sizes).float()
         if guided:
             without, with_text = out.chunk(2)
             out = without + cfg * (with_text - without)

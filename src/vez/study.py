@@ -221,8 +221,7 @@ def draw_samples(
         sampling=asked.sampling,
         into=folder_of(config, name) / (CONFIRMED if asked.about["profile"] == suite.CONFIRM else SAMPLES),
         project=config.project,
-        bf16=study.precision == "bf16",
-        fp16=study.precision == "fp16",
+        precision=study.precision,
         about=asked.about,
         cache=config.root / ".vez" / "images",
     )

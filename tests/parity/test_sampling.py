@@ -10,6 +10,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from theirs import parts_of
 from vez import base as bases
 from vez.base.schedule import schedule_of
+from vez.config import Sampling
+from vez.draw import Brush
 from vez.solver import denoise, moves, noise
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -69,8 +71,10 @@ def test_a_walk_from_pure_noise_is_diffusers_walk(solver: str, steps: int) -> No
         assert torch.allclose(x, y, atol=1e-3 * float(y.abs().max()))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("solver", ["dpm++2m", "ddim"])
-def test_pixels_of_a_stable_diffusion_pipeline(random_base_folder: Path, solver: str) -> None:
+def test_pixels_of_a_stable_diffusion_pipeline(random_base_folder: Path, solver: str, frozen: bool) -> None:
+    """By the networks as they are, and by those with packed weights, which the sample stage draws with."""
     base = bases.load(str(random_base_folder))
     pipeline = StableDiffusionPipeline(
         **parts_of(base),
@@ -93,6 +97,7 @@ def test_pixels_of_a_stable_diffusion_pipeline(random_base_folder: Path, solver:
         width=base.size,
         output_type="np",
     ).images
+    brush = Brush(base, Sampling(batch=2, cfg=5.0))
     ours = denoise(
         base,
         latents,
@@ -100,7 +105,8 @@ def test_pixels_of_a_stable_diffusion_pipeline(random_base_folder: Path, solver:
         negative=bases.encode_text(base, [negative] * 2),
         walk=moves(base.schedule.alphas_cumprod.double().numpy(), 9, solver=solver),  # type: ignore[arg-type]
         cfg=5.0,
+        unet=brush.frozen() if frozen else None,
     )
-    pixels = bases.decode_latents(base, ours)
+    pixels = bases.decode_latents(base, ours, decoder=brush.decoder if frozen else None)
     assert pixels.std() > 5, "a flat picture would make any sampler agree"
     assert np.abs(pixels.astype(int) - (expected * 255).round().astype(int)).max() <= 2

@@ -1,6 +1,7 @@
 """Pictures to latents and back: the VAE's side of a base."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +59,16 @@ def cached_moments(base: Base, pixels: NDArray[np.uint8], *, sha256: str, cache:
 
 
 @torch.no_grad()
-def decode_latents(base: Base, latents: Tensor, *, batch: int = 8) -> NDArray[np.uint8]:
-    """Scaled latents as RGB pictures: (N, 4, h, w) -> (N, H, W, 3) uint8, ``batch`` at a time."""
-    pictures, vae = [], _vae(base)
+def decode_latents(
+    base: Base, latents: Tensor, *, batch: int = 8, decoder: Callable[[Tensor], Tensor] | None = None
+) -> NDArray[np.uint8]:
+    """Scaled latents as RGB pictures: (N, 4, h, w) -> (N, H, W, 3) uint8, ``batch`` at a time.
+
+    ``decoder`` is asked in place of the base's.
+    """
+    pictures, decode = [], decoder or _vae(base).decode
     for some in torch.split(latents.float(), batch):
-        x = vae.decode(some / base.latent_scale)  # (n, 3, H, W)
+        x = decode(some / base.latent_scale)  # (n, 3, H, W)
         x = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures.append(x.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(pictures)

@@ -225,7 +225,7 @@ def _drawn(base: Base, texts: Sequence[str], sampling: Sampling, *, precision: P
         negative=encode_text(base, [sampling.negative]).each(len(texts)),
         walk=moves(alphas, sampling.steps, solver=sampling.solver, prediction_type=base.schedule.prediction_type),
         cfg=sampling.cfg,
-        bf16=precision == "bf16",
+        precision=precision,
     )
     return latents.clone()  # an ordinary tensor: what inference made cannot be used elsewhere
 
