@@ -73,7 +73,7 @@ def searched(evidence: Evidence, verdict: Verdict, vary: Mapping[str, Sequence[A
         return ()
     listed = " · ".join(f"{name}: {', '.join(map(_value, values))}" for name, values in vary.items())
     total = math.prod(len(values) for values in vary.values())
-    run = {_combination(run, vary) for run in evidence.runs}
+    run = {_combination(run, vary) for run in evidence.runs if run.finished}
     of = (
         f"All {total} combinations"
         if len(run) >= total
