@@ -10,7 +10,10 @@ from vez.doctor import Fact, State, examine
 
 def test_it_names_what_matters_and_changes_nothing(tmp_path: Path) -> None:
     facts = {fact.name: fact for fact in examine(tmp_path)}
-    assert {"vez", "torch", "diffusers", "torchvision", "device", "cores", "memory", "disk", "demo"} <= set(facts)
+    assert {"vez", "torch", "diffusers", "torchvision", "device", "fp16", "cores", "memory", "disk", "demo"} <= set(
+        facts
+    )
+    assert facts["fp16"].value.startswith(("works, ", "does not work"))
     assert facts["torch"].state is State.FINE
     assert facts["torchvision"].value == "absent, as it should be"
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from judged_study import ARMS, PROJECT, build, judge, prefers, score
 
+from vez.errors import ConfigError
 from vez.judging import material, words
 from vez.judging.plan import Pair, plan
 from vez.judging.results import gather, write
@@ -108,6 +109,19 @@ def test_metrics_are_compared_with_the_votes(study: Path, higher_is_better: bool
     expected = 1 if higher_is_better else -1
     assert liking.spearman == pytest.approx(expected)
     assert liking.votes.rate == (1 if higher_is_better else 0)
+
+
+def test_only_some_arms_can_be_compared(study: Path) -> None:
+    judge(study, "ana", prefers(ORDER))
+    whole, two = gather(study), gather(study, ("v1", "v4"))
+    assert whole is not None and two is not None
+    (all_of,), (some,) = whole.questions, two.questions
+    assert {arm.arm for arm in some.arms} == {"v1", "v4", "base"} and len(some.pairings) == 3
+    direct = {(p.first, p.second): p.wins + p.ties + p.losses for p in all_of.pairings}
+    assert some.comparisons == sum(n for (a, b), n in direct.items() if "v2" not in (a, b)) < all_of.comparisons
+    assert two.judges == whole.judges and two.outdated == 0
+    with pytest.raises(ConfigError, match="there is no arm 'v9'"):
+        gather(study, ("v9",))
 
 
 def test_hasty_votes_are_left_out_and_said(study: Path) -> None:

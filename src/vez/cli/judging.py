@@ -34,7 +34,7 @@ def judge(
     name = stages.named(loaded, study)
     folder = stages.folder_of(loaded, name)
     if results:
-        _tell_results(folder, name)
+        _tell_results(folder, name, tuple(arm or ()))
         return
     from vez.judging import material, session
     from vez.judging.plan import thinness, votes_in
@@ -60,12 +60,13 @@ def judge(
     typer.echo(f"What they say: vez judge {name} --results")
 
 
-def _tell_results(folder: Path, name: str) -> None:
+def _tell_results(folder: Path, name: str, arms: tuple[str, ...]) -> None:
     from vez.judging import words
     from vez.judging.results import gather, write
 
-    found = gather(folder)
+    found = gather(folder, arms)
     if found is None or not found.judges:
         raise ConfigError(f"nobody has judged {name} yet; begin with: vez judge {name}")
     typer.echo(words.as_text(found))
-    typer.echo(f"\nThe same as data: {write(found, folder)}")
+    if not arms:  # the file is about all of them
+        typer.echo(f"\nThe same as data: {write(found, folder)}")

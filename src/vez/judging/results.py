@@ -37,16 +37,19 @@ class Results:
     outdated: int
 
 
-def gather(study_dir: Path) -> Results | None:
+def gather(study_dir: Path, arms: Sequence[str] = ()) -> Results | None:
     """Read and analyse the votes on a study; None where there is none. Nothing is written.
 
-    The same votes give the same numbers. Raises StoreError where votes, samples or scores are damaged.
+    ``arms``: only votes between these, and the one without a LoRA, are compared; what the judges are like is told by
+    all of theirs. The same votes give the same numbers. Raises StoreError where votes, samples or scores are damaged,
+    ConfigError for an arm that was not drawn.
     """
     folder = study_dir / FOLDER
     if not any(folder.glob("*.jsonl")):
         return None
     votes = read(folder)
     judged = material.read(study_dir)
+    compared = set(judged.only(tuple(arms)).arms)
     valid = [vote for vote in votes if _is_of(vote, judged)]
     slow = [vote for vote in valid if vote.seconds >= HASTY]
     names = dict.fromkeys(vote.judge for vote in slow)
@@ -58,12 +61,13 @@ def gather(study_dir: Path) -> Results | None:
         for name in names
     ]
     flagged = {judge.judge for judge in judges if judge.flags}
-    trusted = [vote for vote in slow if vote.judge not in flagged]
+    counted = [vote for vote in slow if {vote.left.arm, vote.right.arm} <= compared]
+    trusted = [vote for vote in counted if vote.judge not in flagged]
     return Results(
         study=study_dir.name,
         samples=judged.samples,
         base=judged.base,
-        questions=_verdicts(slow, judged, study_dir),
+        questions=_verdicts(counted, judged, study_dir),
         trusted=_verdicts(trusted, judged, study_dir) if flagged and trusted else (),
         judges=tuple(judges),
         outdated=len(votes) - len(valid),
