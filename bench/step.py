@@ -22,6 +22,7 @@ import torch
 from peft import LoraConfig
 from torch.nn import functional as F
 
+from networks import text_of, unet_of
 from vez.base import Base, load
 from vez.denoise import Batch, variant_losses
 from vez.interop import base_keys
@@ -73,7 +74,7 @@ def plain_steps(base: Base, rank: int) -> Callable[[Batch], list[float]]:
     start = attach(base, [LoraSpec(rank, rank)], seed=0)
     state = start.state(0)
     start.detach()
-    unet, text_encoder = base.unet, base.text_encoder
+    unet, text_encoder = unet_of(base), text_of(base)
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=UNET_MODULES))
     text_encoder.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TEXT_MODULES))
     networks = {"unet": unet, "text": text_encoder}
