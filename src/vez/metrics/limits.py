@@ -4,7 +4,7 @@ A limit is a number on an encoder's own scale: what is a large drift to one is n
 each encoder that the truth test has run with, by the SHA-256 of its weights (`vez.metrics.embed`). For any other the
 guesses of `vez.metrics.rules` stand, and are called uncalibrated.
 
-Similarity and leak have none: their scale ends where the held-out pictures are alike, and six others of the same concept
+Similarity and leak have none: their scale ends where the held-out pictures are alike, and six others of one concept
 put that end elsewhere, so that a limit found with one six stopped six of seven sound LoRAs with another.
 """
 
