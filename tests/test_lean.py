@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.autograd import gradcheck
+from torch import Tensor
 
 from graphs import kept_by
 from small import fingerprint
-from vez.base import Base, attention, computing, computing_in, plain_attention
+from vez.base import Base, computing, computing_in, plain_attention
 from vez.base.checkpointing import checkpointed
-from vez.base.lean import _again, _convolution, _norm, _Pantry, large_tensors_apart, lean
+from vez.base.lean import large_tensors_apart, lean
 from vez.bench.step import random_batch
 from vez.bench.work import Workload
 from vez.config import Checkpointing, Variant
@@ -21,6 +20,7 @@ from vez.dataset import Dataset
 from vez.denoise import variant_losses
 from vez.lora import LoraSet, LoraSpec, attach
 from vez.nets.attention import Attention
+from vez.nets.kernels import scores
 from vez.train import train
 
 SPECS = (LoraSpec(4, 4), LoraSpec(2, 1))
@@ -49,8 +49,8 @@ def warm(lora: LoraSet) -> None:
 @pytest.mark.parametrize("how", ["lean", "selective", "whole"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("first", ["LoRAs", "blocks"])
-def test_losses_and_gradients_are_the_same_bits(random_base: Base, how: str, dtype: torch.dtype, first: str) -> None:
-    """With LoRAs attached before or after, of two variants; a prior pass through a block changes nothing."""
+def test_losses_and_gradients_are_the_same(random_base: Base, how: str, dtype: torch.dtype, first: str) -> None:
+    """With LoRAs attached before or after, of two variants; what is computed again is the same bits."""
 
     def blocks(on: bool) -> AbstractContextManager[None]:
         if how == "lean" or not on:
@@ -74,8 +74,12 @@ def test_losses_and_gradients_are_the_same_bits(random_base: Base, how: str, dty
                     results.append(gradients(random_base, lora))
                     lora.detach()
     (losses, grads, kept), (lean_losses, lean_grads, lean_kept) = results
-    assert torch.equal(losses, lean_losses)
-    assert torch.equal(grads, lean_grads)
+    if how == "lean":
+        torch.testing.assert_close(lean_losses, losses, rtol=1e-5, atol=0)
+        assert float((lean_grads - grads).norm()) < 1e-5 * float(grads.norm())
+    else:
+        assert torch.equal(losses, lean_losses)
+        assert torch.equal(grads, lean_grads)
     assert float(grads.abs().max()) > 0
     assert lean_kept < 0.9 * kept
     assert fingerprint(random_base) == before
@@ -87,7 +91,7 @@ def test_each_step_keeps_less_than_the_one_before_it(random_base: Base) -> None:
     kept = [gradients(random_base, lora)[2]]
     levels: tuple[Checkpointing, ...] = ("none", "selective", "whole")
     for how in levels:
-        with computing(random_base, torch.float32, pixels=64, checkpointing=how):
+        with computing(random_base, torch.float32, pixels=1024, checkpointing=how):
             kept.append(gradients(random_base, lora)[2])
     lora.detach()
     assert sorted(kept, reverse=True) == kept
@@ -101,47 +105,6 @@ def test_a_block_that_fails_inside_gives_everything_back(random_base: Base) -> N
     assert not any("forward" in vars(m) for m in random_base.unet.modules())
 
 
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.Conv2d(3, 4, 3, stride=2, padding=1),
-        nn.Conv2d(3, 4, 1, bias=False),
-        nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2),
-    ],
-)
-def test_a_frozen_convolution_is_the_convolution(conv: nn.Conv2d) -> None:
-    conv = conv.double().requires_grad_(False)
-    x = torch.randn(2, conv.in_channels, 7, 6, dtype=torch.float64, requires_grad=True)
-    run = _convolution(conv)
-    assert gradcheck(run, (x,))
-    ours, theirs = run(x), conv(x)
-    assert torch.equal(ours, theirs)
-    dy = torch.randn_like(ours)
-    assert torch.equal(torch.autograd.grad(ours, x, dy)[0], torch.autograd.grad(theirs, x, dy)[0])
-
-
-def test_a_gate_computed_again_is_the_gate() -> None:
-    x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda x: _again(lambda y: y[:, :4] * torch.sigmoid(y[:, 4:]), x, _Pantry()), (x,))
-
-
-def test_a_norms_result_is_made_again_for_every_reader_and_only_while_it_is_that() -> None:
-    pantry, norm = _Pantry(), nn.LayerNorm(5).requires_grad_(False)
-    x = torch.randn(4, 5, requires_grad=True)
-    y = _norm(norm, pantry)(x)
-    kept = [pantry.pack(y), pantry.pack(y.view(2, 10)), pantry.pack(y.mT)]
-    assert not any(isinstance(one, Tensor) for one in kept)
-    for one, shape in zip(kept, ((4, 5), (2, 10), (5, 4)), strict=True):
-        assert pantry.unpack(one).shape == shape
-    assert torch.equal(pantry.unpack(kept[2]), y.detach().mT), "a second backward pass"
-    with torch.no_grad():
-        y += 1
-    assert pantry.pack(y) is y, "changed since: no longer the norm's result"
-    del y
-    assert not pantry.known
-
-
 def openly(q: Tensor, k: Tensor, v: Tensor, *, heads: int, **_: bool) -> Tensor:
     """Attention by the book, whose matrices autograd keeps."""
     q, k, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, k, v))
@@ -153,7 +116,8 @@ def openly(q: Tensor, k: Tensor, v: Tensor, *, heads: int, **_: bool) -> Tensor:
 def test_plain_attention_keeps_no_matrices(
     random_base: Base, dtype: torch.dtype, largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_LARGEST", largest)  # 1: every head alone
+    monkeypatch.setattr(scores, "_KEPT", 0)
+    monkeypatch.setattr(scores, "_AT_ONCE", largest)  # 1: every head alone
     lora = attach(random_base, SPECS, seed=0)
     warm(lora)
     results = []

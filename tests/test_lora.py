@@ -12,7 +12,7 @@ from vez.base import Base, tokenize
 from vez.denoise import Batch, variant_losses
 from vez.errors import LoraFileError
 from vez.interop import LoraState
-from vez.layers import LoraProduct, Pair
+from vez.layers import Pair
 from vez.lora import LoraLayer, LoraSet, LoraSpec, attach
 from vez.optim import AdamW, Rates
 
@@ -67,7 +67,10 @@ def test_product_is_the_formula_and_its_gradients_autograds(scales: tuple[float,
         down.clone().requires_grad_(), up.clone().requires_grad_(), torch.zeros_like(down), torch.zeros_like(up), scale
     )
     x.requires_grad_(needs_dx)
-    ours = LoraProduct.apply(x, weight, bias, pair, pair.down, pair.up)  # type: ignore[no-untyped-call]
+    linear = torch.nn.Linear(6, 5).requires_grad_(False)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+    ours = LoraLayer(linear, pair)(x)
     (ours * out).sum().backward()
     torch.testing.assert_close(ours, y)
     torch.testing.assert_close(pair.down_grad, plain[1].grad)

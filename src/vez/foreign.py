@@ -105,6 +105,7 @@ class Foreign:
         for leaf in self.leaves:
             if not leaf.is_view:
                 leaf.weight.copy_(leaf.parameter.detach())
+        self.leaves[0].weight[:0].zero_()  # nothing, but it counts: a Parameter's own writes are not the buffer's
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """All that it remembers: tensors by name, and JSON of everything else, which names them."""

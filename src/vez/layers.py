@@ -1,8 +1,8 @@
 """LoRA layers: what stands in for a module of the base while V LoRAs lie beside its weight.
 
 Activations are (V·B, …), variant after variant. The base multiplies once over all of them; each variant's down and up
-multiply their own part. Every layer is one autograd node, which adds the gradients of down and up straight into their
-views of the flat buffer: autograd gets none of them, and a pass that is computed twice adds them once.
+multiply their own part (`vez.nets.kernels.adapted`). Gradients of down and up are added straight into their views of
+the flat buffer: autograd gets none of them, and a pass that is computed twice adds them once.
 """
 
 import math
@@ -14,54 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class LoraProduct(torch.autograd.Function):
-    """y = x Wᵀ + b + s · (x downᵀ) upᵀ for frozen W, as one node: no sum of two input gradients, one copy of x kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        pair: "Pair",
-        down: Tensor,
-        up: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """x (V, N, in), weight (out, in); ``down`` (V, R, in) and ``up`` (V, out, R) are the pair's.
-
-        ``mask`` (V, N, R) multiplies what is between them (dropout); None is all ones.
-        """
-        down, up = pair.cast(x.dtype)
-        hidden = torch.bmm(x, down.mT)  # (V, N, R)
-        if mask is not None:
-            mask = mask.to(x.dtype)
-            hidden = hidden * mask
-        y = F.linear(x, weight, bias)  # (V, N, out)
-        y.baddbmm_(hidden, up.mT)
-        ctx.save_for_backward(x, weight, hidden, mask)
-        ctx.pair = pair
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of x; down's and up's are added to the pair's, in fp32 as the parameters are."""
-        x, weight, hidden, mask = ctx.saved_tensors
-        pair: Pair = ctx.pair
-        down, up = pair.cast(x.dtype)  # again: kept, they would all be there at once
-        dy = grads[0]
-        d_hidden = torch.bmm(dy, up)  # (V, N, R); up carries the scale
-        if mask is not None:
-            d_hidden = d_hidden * mask
-        d_up = torch.bmm(dy.mT, hidden).to(pair.up_grad.dtype)  # (V, out, R)
-        pair.up_grad.add_(d_up if pair.scale is None else d_up.mul_(pair.scale))
-        pair.down_grad.add_(torch.bmm(d_hidden.mT, x).to(pair.down_grad.dtype))  # (V, R, in)
-        dx = None
-        if ctx.needs_input_grad[0]:  # False at the first LoRA layer: the gradient stops there
-            dx = dy @ weight
-            dx.baddbmm_(d_hidden, down)
-        return dx, None, None, None, None, None, None
+from vez.nets.kernels.blocks import read
 
 
 class LoraConvolution(torch.autograd.Function):
@@ -147,17 +100,60 @@ class Pair:
     scale: Tensor | None = None
     drop: Callable[[int], Tensor | None] | None = None
     ranks: Sequence[int] | None = None
+    shadow: "Shadow | None" = None
 
     def cast(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """down, and up with the scale in it, as they are multiplied."""
-        down, up = self.down.detach().to(dtype), self.up.detach().to(dtype)
+        down, up = self._as(self.down, dtype), self._as(self.up, dtype)
         return down, up if self.scale is None else up * self.scale.to(dtype)
+
+    def _as(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Weights, which are a view of the flat buffer, in another format."""
+        if self.shadow is None or dtype == weights.dtype:
+            return weights.detach().to(dtype)
+        return self.shadow.of(dtype).as_strided(weights.shape, weights.stride(), weights.storage_offset())
+
+    def joined(self, others: Sequence["Pair"], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """This down and those that lie right behind it as one (V, ΣR, in), and their gradients; None if others do."""
+        variants, rank, inputs = self.down.shape
+        end = self.down.storage_offset() + rank * inputs
+        for other in others:
+            if other.down.storage_offset() != end or other.down.stride() != self.down.stride():
+                return None
+            rank, end = rank + other.down.shape[1], end + other.down[0].numel()
+        same = {pair.down.untyped_storage().data_ptr() for pair in (self, *others)}
+        if len(same) > 1:
+            return None
+        whole, offset = (variants, rank, inputs), self.down.storage_offset()
+        flat = self.down.detach() if self.shadow is None or dtype == self.down.dtype else self.shadow.of(dtype)
+        if flat.dtype != dtype:
+            return None
+        grads = self.down_grad.as_strided(whole, self.down_grad.stride(), self.down_grad.storage_offset())
+        return flat.as_strided(whole, self.down.stride(), offset), grads
 
     def kernels(self, v: int, rank: int, size: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """One variant's down and up as convolutions' weights, (r, in, k, k) and (out, r, 1, 1)."""
         down, up = self.down.detach()[v, :rank].to(dtype), self.up.detach()[v, :, :rank].to(dtype)[..., None, None]
         up = up if self.scale is None else up * self.scale[v].to(dtype)[..., None, None]
         return down.reshape(rank, -1, *size), up
+
+
+class Shadow:
+    """The flat buffer in the format that is multiplied in: cast once for all modules, whenever it has changed."""
+
+    def __init__(self, params: Tensor) -> None:
+        self.params = params
+        self.buffer: Tensor | None = None
+        self.seen = -1
+
+    def of(self, dtype: torch.dtype) -> Tensor:
+        """The buffer, as it lies, in another format."""
+        if self.buffer is None or self.buffer.dtype != dtype:
+            self.buffer, self.seen = torch.empty_like(self.params, dtype=dtype), -1
+        if self.seen != self.params._version:  # counts writes through any view
+            self.buffer.copy_(self.params.detach())
+            self.seen = self.params._version
+        return self.buffer
 
 
 class LoraLayer(nn.Module):
@@ -170,19 +166,10 @@ class LoraLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(V·B, …, in) -> (V·B, …, out); of a convolution (V·B, in, h, w) -> (V·B, out, h, w)."""
         if x.dim() == 4:
-            out = self._product(x.flatten(2).mT)  # (V·B, h·w, out)
-            image = out.mT.view(len(x), -1, *x.shape[2:])
-            return image.contiguous() if x.is_contiguous() else image
-        return self._product(x)
-
-    def _product(self, x: Tensor) -> Tensor:
-        weight: Any = self.base.weight
-        pair = self.pair
-        rows = x.reshape(len(pair.down), -1, x.shape[-1])  # (V, B·tokens, in)
-        apply: Any = LoraProduct.apply
-        mask = None if pair.drop is None else pair.drop(rows.shape[1])
-        y: Tensor = apply(rows, weight.flatten(1), self.base.bias, pair, pair.down, pair.up, mask)
-        return y.view(*x.shape[:-1], y.shape[-1])
+            out = read(x.permute(0, 2, 3, 1).flatten(1, 2), self)[0]  # (V·B, h·w, out)
+            image = out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+            return image if x.is_contiguous(memory_format=torch.channels_last) else image.contiguous()
+        return read(x, self)[0]
 
 
 class LoraConvLayer(nn.Module):

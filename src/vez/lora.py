@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vez.base import Base
 from vez.errors import LoraFileError
 from vez.interop import LoraState, LoraWeights, Network, Target, base_keys, parent_of
-from vez.layers import LoraConvLayer, LoraLayer, Pair
+from vez.layers import LoraConvLayer, LoraLayer, Pair, Shadow
 from vez.shape import LoraSpec, Part, modules_of
 
 __all__ = ["Kind", "LoraLayer", "LoraSet", "LoraSpec", "Segment", "Stretch", "attach"]
@@ -89,6 +89,7 @@ class LoraSet:
                 self.columns[network] = slice(min(part.start for part in own), max(part.stop for part in own))
         self.params = torch.zeros(len(specs), max(s.up.stop for s in segments), device=base.device)
         self.grads = torch.zeros_like(self.params)
+        self._shadow = Shadow(self.params)
         self.stretches = [_stretches(segments, v) for v in range(len(specs))]
         self._layers: list[tuple[nn.Module, str, LoraLayer | LoraConvLayer]] = []
         for segment in segments:
@@ -108,6 +109,7 @@ class LoraSet:
             self.grads[:, segment.down].view(down),
             self.grads[:, segment.up].view(up),
             ranks=[part.rank if part else 0 for part in segment.parts],
+            shadow=self._shadow,
         )
 
     def set_strength(self, strength: float) -> None:
@@ -180,7 +182,9 @@ class LoraSet:
         one = slice(variant, variant + 1)
         for (_, _, layer), pair in zip(self._layers, kept, strict=True):
             named = {
-                field.name: getattr(pair, field.name) for field in dataclasses.fields(pair) if field.name != "drop"
+                field.name: getattr(pair, field.name)
+                for field in dataclasses.fields(pair)
+                if field.name not in ("drop", "shadow")
             }
             with torch.no_grad():  # views that know of no gradient
                 rows: dict[str, Any] = {name: None if of is None else of[one] for name, of in named.items()}

@@ -1,138 +1,30 @@
-"""A step that keeps less for its backward pass: what frozen modules need is less than what autograd keeps for them.
+"""How the base's networks compute while LoRAs are trained: by the nodes of `vez.nets.kernels`, which keep little.
 
-autograd keeps a convolution's input for the gradient of its weight, which nobody asks for here, and the results of
-norms and activations although they are cheap to make again. Inside `lean` the base's own modules compute as before, but
-
-- a convolution keeps its weight and the shape of its input;
-- gates and activations keep what goes into them;
-- what a norm or a gate gives is kept, by whoever reads it, as a recipe: the norm's input, which is kept anyway.
-
-Values and gradients stay the same. Modules stay in their places, with their types and weights, so that LoRAs are
-attached to them before or after.
+Inside `lean` a U-Net's and text encoders' blocks are few nodes of autograd each, with their gradients by hand: frozen
+weights get none, norms and gates are made again. Modules stay in their places, with their types and weights, so that
+LoRAs are attached to them before or after. On a CPU pictures lie as (h, w, C) in memory, where a transformer reads them
+without a copy.
 """
 
 import ctypes
 import platform
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from vez.base.model import Base
-from vez.nets.clip import GELU, QuickGELU
-from vez.nets.unet import GEGLU
+from vez.nets.blocks import Resnet
+from vez.nets.clip import QuickGELU, TextLayer
+from vez.nets.kernels.blocks import Activation, enter, feed_forward, frozen, gated_norm, leave, read, resnet
+from vez.nets.kernels.convolution import LAST
+from vez.nets.unet import Transformer, TransformerBlock, UNet
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD
 _LARGE = 256 * 1024  # bytes from which a tensor is a mapping of its own
-
-
-class _FrozenConv(torch.autograd.Function):
-    """A convolution whose weight is frozen; keeps no input."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
-        """x (N, in, h, w) -> (N, out, h', w')."""
-        ctx.save_for_backward(weight)
-        ctx.conv, ctx.shape = conv, x.shape
-        return torch.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of x, by the operator that autograd calls; it asks the input for its shape only."""
-        (weight,) = ctx.saved_tensors
-        conv: nn.Conv2d = ctx.conv
-        dy = grads[0]
-        shape_only = dy.new_empty(1).expand(ctx.shape)
-        found = torch.ops.aten.convolution_backward(
-            dy, shape_only, weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups,
-            [True, False, False],
-        )  # fmt: skip
-        return found[0], None, None
-
-
-class _Again(torch.autograd.Function):
-    """A cheap function of one tensor; keeps the tensor, and computes the function again when its gradient is asked."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """function(x)."""
-        ctx.save_for_backward(x)
-        ctx.function = function
-        return function(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
-        """The gradient of x, as autograd gives it."""
-        (x,) = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            y = ctx.function(x)
-        return torch.autograd.grad(y, x, grads[0])[0], None
-
-
-@dataclass(eq=False)
-class _Recipe:
-    """How to make a tensor again; what is made stays until all who asked for it have had it."""
-
-    make: Callable[[], Tensor]
-    readers: int = 0
-    made: Tensor | None = None
-
-    def taken(self) -> Tensor:
-        """The tensor, for one of its readers."""
-        made = self.made
-        if made is None:
-            with torch.no_grad():
-                made = self.make()
-        self.readers -= 1
-        self.made = made if self.readers > 0 else None
-        return made
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A tensor that is kept as a recipe, and which view of it."""
-
-    recipe: _Recipe
-    shape: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-
-
-class _Pantry:
-    """The tensors alive that can be made again, by their storage's address."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[weakref.ref[Tensor], int, _Recipe]] = {}
-
-    def add(self, tensor: Tensor, make: Callable[[], Tensor]) -> None:
-        """Know how to make a tensor again; forgotten when its Python object is, before its storage can be another's."""
-        address = tensor.untyped_storage().data_ptr()
-
-        def forget(ref: weakref.ref[Tensor]) -> None:
-            if address in self.known and self.known[address][0] is ref:
-                del self.known[address]
-
-        self.known[address] = (weakref.ref(tensor, forget), tensor._version, _Recipe(make))
-
-    def pack(self, tensor: Tensor) -> Tensor | _Kept:
-        """What is kept of a tensor: itself, or a recipe."""
-        found = self.known.get(tensor.untyped_storage().data_ptr())
-        if found is None or found[0]() is None or tensor._version != found[1]:
-            return tensor
-        found[2].readers += 1
-        return _Kept(found[2], tensor.shape, tensor.stride(), int(tensor.storage_offset()))
-
-    def unpack(self, kept: Tensor | _Kept) -> Tensor:
-        """The tensor again."""
-        if isinstance(kept, _Kept):
-            return kept.recipe.taken().as_strided(kept.shape, kept.stride, kept.offset)
-        return kept
 
 
 @contextmanager
@@ -140,12 +32,12 @@ def lean(base: Base) -> Iterator[None]:
     """Inside, U-Net and text encoders keep less for the backward pass; after it their modules are as they were."""
     with ExitStack() as stack:
         for network in (base.unet, *base.text_encoders):
-            pantry = _Pantry()
             for module in list(network.modules()):
-                forward = _forward_of(module, pantry)
+                forward = _forward_of(module)
                 if forward is not None:
                     replace_forward(stack, module, forward)
-            replace_forward(stack, network, _keeping(network.forward, pantry))
+        if base.device.type == "cpu":
+            _lay_last(base.unet)
         yield
 
 
@@ -163,72 +55,77 @@ def replace_forward(stack: ExitStack, module: nn.Module, forward: Callable[..., 
     stack.callback(restore)
 
 
-def _keeping(forward: Callable[..., Any], pantry: _Pantry) -> Callable[..., Any]:
-    """A network's forward pass, what it keeps being kept by the pantry's recipes."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with saved_tensors_hooks(pantry.pack, pantry.unpack):
-            return forward(*args, **kwargs)
-
-    return run
+@torch.no_grad()
+def _lay_last(unet: UNet) -> None:
+    """Have the weights of convolutions lie (out, h, w, in); they stay the same weights."""
+    for module in unet.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous(memory_format=LAST):
+            module.weight.data = module.weight.data.contiguous(memory_format=LAST)
 
 
-def _forward_of(module: nn.Module, pantry: _Pantry) -> Callable[..., Tensor] | None:
+def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
     """What a module is to do instead of its own forward pass; None: what it does."""
-    if isinstance(module, nn.Conv2d):
-        return _convolution(module) if module.padding_mode == "zeros" and module.padding != "same" else None
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        return _norm(module, pantry)
-    if isinstance(module, GEGLU):
-        return _gate(module, pantry)
-    if isinstance(module, QuickGELU | GELU):
-        return _activation(module, pantry)
-    return None
+    known: dict[type[nn.Module], Callable[..., Tensor]] = {
+        Resnet: _resnet,
+        Transformer: _transformer,
+        TransformerBlock: _transformer_block,
+        TextLayer: _text_layer,
+        nn.Conv2d: _convolution,
+    }
+    function = known.get(type(module))
+    return None if function is None else partial(function, module)
 
 
-def _convolution(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        if not (x.requires_grad and torch.is_grad_enabled()) or conv.weight.requires_grad:
-            return type(conv).forward(conv, x)
-        y: Tensor = _applied(_FrozenConv, x, conv.weight, conv)
-        return y
-
-    return run
+def _convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return frozen(x, conv) if _is_frozen(conv) else nn.Conv2d.forward(conv, x)
 
 
-def _norm(norm: nn.Module, pantry: _Pantry) -> Callable[[Tensor], Tensor]:
-    own: Callable[[Tensor], Tensor] = type(norm).forward.__get__(norm)
-
-    def run(x: Tensor) -> Tensor:
-        y = own(x)
-        if y.requires_grad:
-            kept = x.detach()
-            pantry.add(y, lambda: own(kept))
-        return y
-
-    return run
+def _is_frozen(module: Any) -> bool:
+    """Whether a convolution or linear layer is the base's own, of a shape that Stable Diffusion has."""
+    if type(module) is nn.Linear:
+        return not module.weight.requires_grad
+    if type(module) is not nn.Conv2d or module.weight.requires_grad:
+        return False
+    square = all(one[0] == one[1] for one in (module.kernel_size, module.stride, module.padding))
+    return square and module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
 
 
-def _activation(module: nn.Module, pantry: _Pantry) -> Callable[[Tensor], Tensor]:
-    return lambda x: _again(type(module).forward.__get__(module), x, pantry)
+def _resnet(block: Any, x: Tensor, time: Tensor | None = None) -> Tensor:
+    told = None if time is None else block.time_emb_proj(time)
+    whole = [block.conv1, block.conv2, *([block.conv_shortcut] if block.widens else [])]
+    if all(_is_frozen(module) for module in whole):
+        return resnet(x, told, block)
+    y = block.conv1(gated_norm(x, block.norm1))  # a LoRA in one of them keeps what it reads
+    if told is not None:
+        y = y + told[:, :, None, None]
+    y = block.conv2(gated_norm(y, block.norm2))
+    out: Tensor = (block.conv_shortcut(x) if block.widens else x) + y
+    return out
 
 
-def _gate(gate: GEGLU, pantry: _Pantry) -> Callable[[Tensor], Tensor]:
-    return lambda x: _again(gate.gated, gate.proj(x), pantry)
+def _transformer(module: Any, x: Tensor, text: Tensor) -> Tensor:
+    y = enter(x, module.proj_in, norm=module.norm)
+    for block in module.transformer_blocks:
+        y = block(y, text)
+    return leave(y, module.proj_out, shortcut=x)
 
 
-def _again(function: Callable[[Tensor], Tensor], x: Tensor, pantry: _Pantry) -> Tensor:
-    if not (x.requires_grad and torch.is_grad_enabled()):
-        return function(x)
-    y: Tensor = _applied(_Again, x, function)
-    kept = x.detach()
-    pantry.add(y, lambda: function(kept))
-    return y
+def _transformer_block(block: Any, x: Tensor, text: Tensor) -> Tensor:
+    own, cross = block.attn1, block.attn2
+    q, k, v = read(x, own.to_q, own.to_k, own.to_v, norm=block.norm1)
+    (x,) = read(own.mix(q, k, v, heads=own.heads, exact=own.exact), own.to_out[0], shortcut=x)
+    (q,) = read(x, cross.to_q, norm=block.norm2)
+    k, v = read(text, cross.to_k, cross.to_v)
+    (x,) = read(cross.mix(q, k, v, heads=cross.heads, exact=cross.exact), cross.to_out[0], shortcut=x)
+    return feed_forward(x, block.ff.net[0].proj, block.ff.net[2], norm=block.norm3, how="gated")
 
 
-def _applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    apply: Any = function.apply
-    return apply(*arguments)
+def _text_layer(layer: Any, x: Tensor) -> Tensor:
+    own, mlp = layer.self_attn, layer.mlp
+    q, k, v = read(x, own.q_proj, own.k_proj, own.v_proj, norm=layer.layer_norm1)
+    (x,) = read(own.mix(q, k, v, heads=own.heads, causal=True), own.out_proj, shortcut=x)
+    how: Activation = "quick" if isinstance(mlp.activation_fn, QuickGELU) else "gelu"
+    return feed_forward(x, mlp.fc1, mlp.fc2, norm=layer.layer_norm2, how=how)
 
 
 def large_tensors_apart() -> bool:

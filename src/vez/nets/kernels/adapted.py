@@ -97,7 +97,9 @@ class Layers:
             kept += [hidden, mask]
         return outs, kept
 
-    def backward(self, dys: Sequence[Tensor], x: Tensor, kept: Sequence[Tensor | None], *, wanted: bool) -> Tensor | None:
+    def backward(
+        self, dys: Sequence[Tensor], x: Tensor, kept: Sequence[Tensor | None], *, wanted: bool
+    ) -> Tensor | None:
         """The gradient of x, if ``wanted``; those of downs and ups are added where they are kept."""
         d_hiddens = []
         for n, i in enumerate(self.order):
@@ -120,10 +122,7 @@ class Layers:
         dx: Tensor | None = None
         for dy, layer in zip(dys, self.layers, strict=True):
             rows = dy.flatten(0, 1)
-            if dx is None:
-                dx = matmul(rows, layer.weight)
-            else:
-                dx = _added(dx, rows, layer.weight)
+            dx = matmul(rows, layer.weight) if dx is None else _added(dx, rows, layer.weight)
         assert dx is not None
         dx = dx.view(x.shape)
         for d_hidden, down in zip(d_hiddens, downs, strict=True):

@@ -19,7 +19,7 @@ _THIN = 32  # rows of a transposed first factor below which oneDNN was slower
 def _wide() -> bool:
     """Whether this processor has AVX-512 and this PyTorch oneDNN."""
     capable = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return capable and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return capable and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def by_onednn(x: Tensor) -> bool:

@@ -39,8 +39,9 @@ class Scores(torch.autograd.Function):
         """The gradients of q, k and v."""
         q, k, v, shares = ctx.saved_tensors
         parts = [_split(one, ctx.heads) for one in (q, k, v, grads[0])]
+        found: tuple[Tensor, ...]
         if shares is not None:
-            found = _gradients(*parts, shares)
+            found = _gradients(parts[0], parts[1], parts[2], parts[3], shares)
         else:
             pieces = []
             for some in _pieces(parts[0], parts[1]):
@@ -60,12 +61,12 @@ def plain(q: Tensor, k: Tensor, v: Tensor, *, heads: int, causal: bool = False, 
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(N, T, C) -> (N·H, T, C/H)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2).flatten(0, 1)
 
 
 def _joined(x: Tensor, count: int) -> Tensor:
     """(N·H, T, C/H) -> (N, T, C)."""
-    return x.unflatten(0, (count, -1)).transpose(1, 2).flatten(2)
+    return x.view(count, -1, *x.shape[1:]).transpose(1, 2).flatten(2)
 
 
 def _pieces(q: Tensor, k: Tensor) -> Iterator[slice]:
