@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from vez import config, demo
+from vez.base import computing
 from vez.bench import Measured, Workload, measured, study_text, work_of
 from vez.bench.counts import counted, matrix_rate
 from vez.bench.step import main, measure, random_batch, trainer
@@ -131,12 +132,15 @@ def test_random_batches_are_the_same_again_and_differ_by_seed() -> None:
     assert torch.equal(one.tokens[:3], one.tokens[3:]), "every variant sees the same captions"
 
 
-def test_the_step_that_is_timed_learns() -> None:
-    base = random_base("tiny", device=CPU, dtype=torch.float32)
-    step = trainer(base, [LoraSpec(4, 4)])
-    batch = random_batch(base, Workload(base="tiny", size=64, batch=1, ranks=(4,)))
-    losses = [step(batch)[0][0] for _ in range(6)]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_step_that_is_timed_learns(dtype: torch.dtype) -> None:
+    base = random_base("tiny", device=CPU, dtype=dtype)
+    with computing(base, dtype, pixels=64):
+        step = trainer(base, [LoraSpec(4, 4)])
+        batch = random_batch(base, Workload(base="tiny", size=64, batch=1, ranks=(4,)))
+        losses = [step(batch)[0][0] for _ in range(6)]
     assert losses[-1] < losses[0]
+    assert len(set(losses)) == 6, "each step sees what the one before it changed"
 
 
 def test_the_matrix_rate_is_that_of_a_product() -> None:

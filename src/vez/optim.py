@@ -100,6 +100,7 @@ class AdamW:
             amsgrad=False, maximize=False,
             grad_scale=weight.new_tensor(1 / clip) if clip < 1 else None,
         )  # fmt: skip
+        torch.autograd.graph.increment_version(weight)  # the operator does not; the LoRAs' copies in bfloat16 ask it
 
     def _networks(self, variant: int) -> list[Network]:
         networks: list[Network] = ["text", "unet"]
