@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 from truth_world import DOSES, scored
 from vez.metrics.equivalence import tost
 from vez.metrics.layout import Cells
-from vez.metrics.rules import RULES, gated, guarded
+from vez.metrics.limits import TINY
+from vez.metrics.rules import RULES, declared, gated, guarded
 from vez.metrics.stats import compare, prompt_means, t_interval
 from vez.metrics.summary import Values
 
@@ -100,6 +101,10 @@ SPANS = [
     ("class only", "similarity", -0.15, 0.15),
     ("class only", "trigger_effect", -0.15, 0.15),
     ("class only", "copies", 0, 0),
+    ("right", "repeats", 0, 0.15),
+    ("training copies", "repeats", 0.5, 1),
+    ("one picture", "repeats", 0.95, 1),
+    ("class only", "repeats", 0, 0.15),
     ("one place", "copies", 0, 0),
     ("look-alike 100 %", "copies", 0, 0),
     ("unasked 0 %", "leak", -0.02, 0.02),
@@ -162,13 +167,15 @@ def _sets(cells: Cells) -> NDArray[np.float64]:
     return np.array([np.mean(of) for of in of_noise.values()])
 
 
-GATED = [name for name, rule in RULES.items() if rule.gate is not None or rule.guard]
+BY_TINY = declared(RULES, clip=TINY, judge=TINY)
+"""The rules with the limits that hold for tiny's CLIP, which looks here."""
+GATED = [name for name, rule in BY_TINY.items() if rule.gate is not None or rule.guard]
 MAY_FAIL: dict[str, set[str]] = {
-    "training copies": {"copies", "copying", "T2", "diversity"},
+    "training copies": {"copies", "copying", "repeats", "T2", "diversity"},
     "class only": {"similarity", "trigger_effect"},
     "one place": {"T2", "diversity"},
     "look-alike": {"similarity"},
-    "one picture": {"T2", "diversity", "copying", "copies"},
+    "one picture": {"T2", "diversity", "copying", "copies", "repeats"},
     "unasked": {"leak", "trigger_effect"},
     "colour cast": {"drift", "T2", "unrelated"},
     "noise": {"similarity", "trigger_effect", "T2", "unrelated", "drift", "diversity"},
@@ -182,7 +189,7 @@ def gates(values: Mapping[str, Values], fake: str) -> dict[str, str]:
     """Metric → passed, failed or not shown, as vez's verdict would have it for that arm."""
     found = {}
     for metric in (name for name in GATED if fake in values.get(name, {})):
-        rule, words = RULES[metric], []
+        rule, words = BY_TINY[metric], []
         if rule.gate is not None:
             words.append(gated(rule.gate, t_interval(list(prompt_means(values[metric][fake]).values()))))
         if rule.guard and rule.margin is not None:

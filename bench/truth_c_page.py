@@ -1,6 +1,6 @@
 """The page of bench/truth_c.py: what was asked, what came out, the limits that follow, tables of LoRAs, the plots."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -157,8 +157,9 @@ def page(data: Mapping[str, Any], what: Mapping[str, Mapping[str, str]]) -> str:
     parts += _table(
         ("metric", "the oracle asks", "the 16 alone would say", "the program's", *SETS.values()), limits(data)
     )
-    parts += ["", "**Probes, which draw nothing, against what was drawn**", ""]
-    parts += _table(("LoRAs", "probe", "against", "ρ", "same sign"), probes(data))
+    if told := list(probes(data)):
+        parts += ["", "**Probes, which draw nothing, against what was drawn**", ""]
+        parts += _table(("LoRAs", "probe", "against", "ρ", "same sign"), told)
     for name, title in SETS.items():
         table = data[name]["arms"]
         shown = [column for column in SHOWN if any(column in of for of in table.values())]
@@ -170,7 +171,7 @@ def page(data: Mapping[str, Any], what: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join([*parts, "", END])
 
 
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from vez import study
@@ -33,40 +34,72 @@ def data(bench: ModuleType) -> dict[str, Any]:
 
 
 def test_page_and_plot_are_made_of_the_committed_numbers(bench: ModuleType, data: dict[str, Any]) -> None:
-    reader, text = bench.truth_c_read, PAGE.read_text(encoding="utf-8")
-    section = text[text.index(reader.BEGIN) : text.index(reader.END) + len(reader.END)]
-    assert section == reader.page(data, bench.WRONG), "run: python bench/truth_c.py page --write docs/truth.md"
-    plot = PAGE.with_name(reader.PLOT).read_text(encoding="utf-8")
-    assert plot == reader.plot(data)
+    writer, text = bench.truth_c_page, PAGE.read_text(encoding="utf-8")
+    section = text[text.index(writer.BEGIN) : text.index(writer.END) + len(writer.END)]
+    assert section == writer.page(data, bench.WRONGS), "run: python bench/truth_c.py page --write docs/truth.md"
+    plot = PAGE.with_name(writer.PLOT).read_text(encoding="utf-8")
+    assert plot == writer.plot(data)
     label = ElementTree.fromstring(plot).attrib["aria-label"]
-    assert all(name in label for name in reader.AXES)
+    assert all(f"{title}, {name}" in label for title in writer.SETS.values() for name in writer.TITLES)
 
 
 def test_at_least_twelve_loras_and_every_defect_is_there(bench: ModuleType, data: dict[str, Any]) -> None:
-    assert data["arms"].keys() == bench.WRONG.keys() and len(data["arms"]) >= 12
-    trained = {name for config in bench.configs(Path("x")) for s in config.study.values() for name in s.variant}
-    assert trained == {arm.partition("@")[0] for arm in data["arms"]}
+    *first, check = bench.configs(Path("x"))
+    for name, configs in {"first": first, "check": [check]}.items():
+        arms, wrong = data[name]["arms"], bench.WRONGS[name]
+        assert arms.keys() == wrong.keys() and len(arms) >= 12
+        trained = {variant for config in configs for s in config.study.values() for variant in s.variant}
+        assert trained == {arm.partition("@")[0] for arm in arms}
+
+
+def test_the_check_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Path) -> None:
+    main, _, check = bench.configs(tmp_path)
+    (first,) = {s.sampling.first_seed for s in main.study.values()}
+    (again,) = {s.sampling.first_seed for s in check.study.values()}
+    most = max(prompt.seeds or 0 for s in main.study.values() for prompt in s.prompts)
+    assert again >= first + most
+    assert not {str(pair) for pair in bench.held_out()} & {str(pair) for pair in bench.held_out(131)}
+
+
+def answered(arms: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
+    chosen = {"grid": [8, 24, 80, 240], "oracle chooses": 80, "vez chooses": 240} | more
+    halves = {metric: {"ceiling": 0.9} for metric in ("similarity", "T2", "leak")}
+    part = {"arms": arms, "halves": halves, "pictures": {}, "checkpoint": chosen}
+    return {
+        "first": part,
+        "copies": {"first": {"24 pictures": 0.1, "12 pictures": 0.3, "5 pictures": 0.2}},
+        "apart": {},
+    }
 
 
 def test_what_is_asked_is_answered_from_the_numbers(bench: ModuleType) -> None:
     arms = {f"a{i}": {"oracle concept": i / 10, "vez similarity": i / 9, "oracle context": -i / 10, "vez T2": -i / 8,
                       "oracle leak": i / 10, "vez leak": -i / 10} for i in range(10)}  # fmt: skip
-    data = {
-        "arms": arms,
-        "apart": [],
-        "pictures": {},
-        "copies": {"24 pictures": 0.1, "12 pictures": 0.3, "5 pictures": 0.2},
-        "grid": [8, 24, 80, 240],
-        "oracle chooses": 80,
-        "vez chooses": 240,
-    }
-    f, p, lk, gap, step, *limits = list(bench.truth_c_read.results(data))
-    assert f.right and p.right and not lk.right and not gap.right and step.right
-    assert "0.50, and it parts them" in limits[0].found and "overlap" in limits[1].found
-    (step,) = [row for row in bench.truth_c_read.results(data | {"vez chooses": 8}) if "checkpoint" in row.what]
-    assert not step.right
-    (step,) = [row for row in bench.truth_c_read.results(data | {"vez chooses": None}) if "checkpoint" in row.what]
-    assert not step.right
+    writer = bench.truth_c_page
+    f, p, lk, gap, step = list(writer.results(answered(arms), "first"))
+    assert f.right and p.right and not lk.right and not gap.right and step.right and "0.90" in f.asked
+    for named in (8, None):
+        *_, step = writer.results(answered(arms, **{"vez chooses": named}), "first")
+        assert "checkpoint" in step.what and not step.right
+
+
+def test_a_limit_lies_where_it_misjudges_least(bench: ModuleType) -> None:
+    halves, writer = bench.truth_c_page.truth_c_halves, bench.truth_c_page
+    assert halves.line([0.5, 0.7, 0.9], [0.1, 0.3], keep="above") == pytest.approx(0.4)
+    assert halves.line([0.1, 0.3], [0.5, 0.7, 0.2], keep="below") == pytest.approx(0.4)
+    assert halves.line([0.1], [], keep="below") is None
+    assert halves.area([2.0, 3.0], [1.0, 2.0]) == 0.875
+    assert writer.misjudged([0.5, 0.2], [0.1, 0.6], 0.3, higher=True) == "1 of 2 stopped, 1 of 2 let pass, AUC 0.50"
+    assert writer.misjudged([0.1, 0.2], [0.5], 0.3, higher=False) == "0 of 2 stopped, 0 of 1 let pass, AUC 1.00"
+
+
+def test_halves_tell_how_far_a_correlation_can_go(bench: ModuleType) -> None:
+    rng, halves = np.random.default_rng(1), bench.truth_c_page.truth_c_halves
+    keys = [(f"p{i}", noise) for i in range(12) for noise in range(2)]
+    sure = {f"a{k}": {key: (k + rng.normal(0, 0.1), rng.normal()) for key in keys} for k in range(16)}
+    found = halves.reliability(sure)
+    assert found["oracle"] > 0.97 and found["metric"] < 0.6, "one is steady, the other is luck alone"
+    assert found["ceiling"] == pytest.approx((found["oracle"] * found["metric"]) ** 0.5, abs=2e-3)
 
 
 def test_the_gap_is_what_trained_pictures_fell_more(bench: ModuleType, tmp_path: Path) -> None:
@@ -79,7 +112,7 @@ def test_the_gap_is_what_trained_pictures_fell_more(bench: ModuleType, tmp_path:
 
 
 def test_every_dataset_holds_out_the_same_pictures(bench: ModuleType, tmp_path: Path) -> None:
-    (config, _) = bench.configs(tmp_path)
+    config, *_ = bench.configs(tmp_path)
     bench.draw_datasets(config.root, word=False)
     held = []
     for name in ("good", "shuffled100", "few5"):
@@ -94,7 +127,7 @@ def test_every_dataset_holds_out_the_same_pictures(bench: ModuleType, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_lora_that_is_made_again_says_the_same(bench: ModuleType, data: dict[str, Any], tmp_path: Path) -> None:
-    (config, _) = bench.configs(tmp_path)
+    config, *_ = bench.configs(tmp_path)
     bench.draw_datasets(config.root, word=False)
     of = config.study["defects"]
     one = of.model_copy(update={"variant": {"shuffled100": of.variant["shuffled100"]}})
@@ -102,7 +135,7 @@ def test_a_lora_that_is_made_again_says_the_same(bench: ModuleType, data: dict[s
     for stage in (study.train_runs, study.draw_samples, study.score_samples):
         for _ in stage(config, "one", device="cpu"):
             pass
-    found = bench.truth_c_read.arms(tmp_path, {"main": ["one"]})["shuffled100"]
-    before = data["arms"]["shuffled100"]
+    found = bench.truth_c_read.read_set([tmp_path / "main" / "studies" / "one"])["arms"]["shuffled100"]
+    before = data["first"]["arms"]["shuffled100"]
     for name in ("oracle concept", "oracle context", "oracle leak", "vez similarity", "vez leak", "vez T2"):
         assert found[name] == pytest.approx(before[name], abs=0.15), name
