@@ -113,3 +113,4 @@ def test_a_small_study_ends_the_plan_early_and_one_arm_is_refused() -> None:
 
 def test_how_thin_a_plan_is_said() -> None:
     assert thinness(pictures(5, 8, 2), 60) == "5 arms make 10 pairings; 60 votes compare each about 5 times"
+    assert thinness(pictures(8, 8, 2), 8) == "8 arms make 28 pairings; 8 votes compare each less than once"

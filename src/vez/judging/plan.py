@@ -53,7 +53,8 @@ def thinness(material: Material, votes: int) -> str:
     """In a sentence, how often a plan of so many votes compares the same two arms."""
     pairings = len(material.arms) * (len(material.arms) - 1) // 2
     each = votes * (BLOCK - SAME - REPEATS) / BLOCK / max(1, pairings)
-    return f"{len(material.arms)} arms make {pairings} pairings; {votes} votes compare each about {each:.0f} times"
+    often = "less than once" if each < 1 else f"about {each:.0f} times"
+    return f"{len(material.arms)} arms make {pairings} pairings; {votes} votes compare each {often}"
 
 
 def plan(material: Material, *, judge: str, question: Question, votes: int) -> tuple[Pair, ...]:
