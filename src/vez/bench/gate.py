@@ -25,6 +25,7 @@ from vez.bench.weights import random_base
 from vez.bench.work import Workload
 from vez.config import Sampling
 from vez.denoise import variant_losses
+from vez.draw import Brush
 from vez.lora import attach
 from vez.nets.kernels import products
 from vez.optim import AdamW
@@ -109,7 +110,8 @@ def _walk(base: Base, dtype: str, steps: int) -> Counted:
     side, sampling = 64 // base.latent_factor, Sampling(cfg=_GUIDANCE)
     text = encode_text(base, ["a costume", "a house"])
     walk = moves(base.schedule.alphas_cumprod.double().numpy(), steps, solver=sampling.solver)
-    how: dict[str, Any] = {"text": text, "negative": text, "walk": walk, "cfg": sampling.cfg, "bf16": dtype == "bf16"}
+    unet = Brush(base, sampling, "bf16" if dtype == "bf16" else None).frozen()
+    how: dict[str, Any] = {"text": text, "negative": text, "walk": walk, "cfg": sampling.cfg, "unet": unet}
     latents = noise([0, 1], side, side)
     denoise(base, latents, **how)
     return counted(lambda: denoise(base, latents, **how))
