@@ -61,10 +61,12 @@ def row(done: Race, arm: Arm) -> dict[str, Any]:
     }
 
 
-def climb(work: Workload, *, together: int, warm: int, rounds: int, inner: int, on_gpu: bool) -> list[dict[str, Any]]:
-    """Every rung's row."""
+def climb(
+    work: Workload, *, together: int, warm: int, rounds: int, inner: int, on_gpu: bool, only: int | None
+) -> list[dict[str, Any]]:
+    """Every rung's row; of one group alone where ``only`` says which."""
     found: dict[str, dict[str, Any]] = {}
-    for names in groups(rungs(on_gpu), together):
+    for names in groups(rungs(on_gpu), together)[slice(None) if only is None else slice(only, only + 1)]:
         works = [replace(work, ranks=work.ranks * VARIANTS) if name == MANY else work for name in names]
         arms = [Arm(name, one) for name, one in zip(names, works, strict=True)]
         done = race(arms, warm=warm, rounds=rounds, inner=inner, count=True)
@@ -100,6 +102,7 @@ def main() -> int:
     numbers = {"size": 128, "batch": 1, "rank": 32, "rounds": 5, "warm": 2, "inner": 1, "together": 4}
     for option, number in numbers.items():
         parser.add_argument(f"--{option}", type=int, default=number)
+    parser.add_argument("--group", type=int, help="only this group of rungs, from 0; its rows are added to --json")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     on_gpu = torch.cuda.is_available() and options.device in ("auto", "cuda")
@@ -107,7 +110,9 @@ def main() -> int:
     work = Workload(options.base, options.size, options.batch, (options.rank,), options.dtype, device, 1)
     work.check()
     how = {name: getattr(options, name) for name in ("together", "warm", "rounds", "inner")}
-    rows = climb(work, **how, on_gpu=on_gpu)
+    rows = climb(work, **how, on_gpu=on_gpu, only=options.group)
+    if options.group and options.json:
+        rows = json.loads(options.json.read_bytes())["rungs"] + rows[1:]
     title = f"{work.base}, {work.size} px, batch {work.batch}, rank {options.rank}, {work.dtype}, {device}"
     print(f"{title}; {options.rounds} rounds\n{machine_text(machine())}\n\n{table(rows)}")
     if options.json:
