@@ -173,6 +173,9 @@ class TestInABrowser:
         wide = "[...document.querySelectorAll('img, svg.chart, table')].filter(e => e.checkVisibility() && "
         wide += "e.getBoundingClientRect().right > 700).map(e => e.className || e.alt || e.outerHTML.slice(0, 80))"
         assert page.evaluate(wide) == []
+        small = "[...document.querySelectorAll('img')].filter(e => e.checkVisibility() && "
+        small += "e.getBoundingClientRect().width < 40).map(e => e.alt)"
+        assert page.evaluate(small) == []
         file = page.pdf(path=str(tmp_path / "page.pdf"), prefer_css_page_size=True)
         assert 5 < len(re.findall(rb"/Type\s*/Page\b", file)) < 30
         page.close()
