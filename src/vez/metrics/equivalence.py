@@ -7,9 +7,9 @@ a margin: the largest difference that would not matter.
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
-from vez.metrics.stats import ALPHA
+from vez.metrics.stats import ALPHA, critical
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def tost(
     if n < 2:
         return None
     error = sd / math.sqrt(n)
-    half = float(stats.t.ppf(1 - alpha, n - 1)) * error
+    half = critical(1 - alpha, n - 1) * error
     above = _tail(mean + margin, error, n - 1)  # that the mean is above −margin
     below = _tail(margin - mean, error, n - 1)  # that it is below +margin
     p, p_not_worse = max(above, below), above if higher_is_better else below
@@ -54,4 +54,4 @@ def _tail(distance: float, error: float, freedom: int) -> float:
     """One-sided p of a t test for `distance` above 0."""
     if error == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(stats.t.sf(distance / error, freedom))
+    return float(special.stdtr(freedom, -distance / error))

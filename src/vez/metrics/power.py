@@ -39,6 +39,7 @@ def smallest_detectable(sd: float, n: int, *, alpha: float = ALPHA, power: float
     return sd / math.sqrt(n) * _noncentrality(n, alpha, power)
 
 
+@cache
 def _noncentrality(n: int, alpha: float, power: float) -> float:
     critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
 
