@@ -16,6 +16,7 @@ from vez.dataset.look import Look, planned
 from vez.errors import ConfigError
 from vez.events import Event, Item, Note, Stage
 from vez.images import boxes
+from vez.metrics import embed
 
 PROJECT = Project(base="tiny", trigger="zolka", noun="coat", describes="a red coat")
 Made = TypeVar("Made")
@@ -49,6 +50,24 @@ def through(stage: Generator[Event, None, Made]) -> tuple[Made, list[Event]]:
             events.append(next(stage))
         except StopIteration as end:
             return end.value, events
+
+
+def test_a_lint_that_is_there_is_found_without_loading_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, 4)
+    config = configured(tmp_path)
+    first, events = through(curate.lint(config, "v1"))
+    loads: list[str] = []
+    load = embed.load
+    monkeypatch.setattr(embed, "load", lambda source, **how: loads.append(source) or load(source, **how))
+    again, then = through(curate.lint(config, "v1"))
+    assert again == first and then[-1] == events[-1] and not loads
+    other = Config(**{**dict(config), "project": PROJECT.model_copy(update={"noun": "jacket"})})
+    through(curate.lint(other, "v1"))
+    assert loads == [embed.clip_for("tiny")], "what was asked is another lint"
+    for file in (tmp_path / ".vez" / "vectors").glob("*.sha256"):
+        file.write_text("0" * 64)  # as if other weights had been there
+    through(curate.lint(other, "v1"))
+    assert len(loads) == 2
 
 
 def counting(seen: list[int], of: Callable[..., object]) -> Callable[..., object]:

@@ -97,20 +97,21 @@ def lint(config: Config, name: str, dataset: Dataset | None = None) -> Generator
     """What is wrong with a dataset's captions and with the set as a whole; kept in `.vez/lints`."""
     from vez.lint import stage
     from vez.lint.tokens import tokens_of
+    from vez.metrics import embed
 
     dataset = dataset or (yield from built(config, name))
     base = config.source(config.project.base)
     tokenizer = config.project.tokenizer or (TOKENIZER if Path(base).is_file() else base)
     into = config.root / ".vez" / "lints" / dataset.path.name
-    yield from stage.lint(
-        config,
-        name,
-        dataset,
-        into=into,
-        clip=_clip(config),
-        tokenizer=tokens_of(config.source(tokenizer)),
-        cache=config.root / ".vez" / "vectors",
-    )
+    cache, words = config.root / ".vez" / "vectors", tokens_of(config.source(tokenizer))
+    known = embed.kept_sha256(embed.clip_for(config.project.base), cache)
+    if known and (id := stage.made(config, name, dataset, into=into, clip=known, tokenizer=words)):
+        yield Done(into, id)  # without loading a CLIP to find that out
+        return stage.load(into)
+    clip = _clip(config)
+    yield from stage.lint(config, name, dataset, into=into, clip=clip, tokenizer=words, cache=cache)
+    if clip is not None:
+        embed.keep_sha256(clip, cache)
     return stage.load(into)
 
 

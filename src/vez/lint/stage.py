@@ -27,7 +27,7 @@ from vez.metrics.embed import Clip, image_features
 from vez.rewording import wordings
 from vez.store import artifact_id, find, making
 
-__all__ = ["KIND", "VERSION", "Lint", "lint", "load"]
+__all__ = ["KIND", "VERSION", "Lint", "lint", "load", "made"]
 
 _BEST: Final = 3  # evaluation of BLIP's captions: the own one belongs among the first three
 _BEST_SHARE: Final = 0.05  # of many captions, among the first twentieth
@@ -66,11 +66,11 @@ def lint(
     if name not in config.dataset:
         raise ConfigError(f"there is no [dataset.{name}]; known are: {', '.join(config.dataset) or 'none'}")
     recipe = config.dataset[name]
-    made_with = _made_with(config, name, clip, tokenizer)
+    made_with = _made_with(config, name, None if clip is None else clip.sha256, tokenizer)
     parents = {"dataset": dataset.id}
     id = artifact_id(KIND, parents, made_with, VERSION)
     if find(into, id) is None:
-        with making(into, kind=KIND, parents=parents, config=made_with, version=VERSION) as made:
+        with making(into, kind=KIND, parents=parents, config=made_with, version=VERSION) as writing:
             yield Stage("lint", len(dataset.rows), name)
             rows, provenance = dataset.rows, dataset.provenance
             source = sources.sources_of(rows, provenance)
@@ -90,11 +90,17 @@ def lint(
             seen = _see(clip, pictures, rows)
             found += _one_sided(seen)
             found += _unnamed(seen, config.project)
-            save(made.path, waive(found, recipe.waive), _diversity(dataset, source, seen, clip))
+            save(writing.path, waive(found, recipe.waive), _diversity(dataset, source, seen, clip))
     yield Done(into, id)
 
 
-def _made_with(config: Config, name: str, clip: Clip | None, tokenizer: Tokens) -> dict[str, Any]:
+def made(config: Config, name: str, dataset: Dataset, *, into: Path, clip: str | None, tokenizer: Tokens) -> str | None:
+    """The id of this very lint if ``into`` holds it; ``clip`` is the hash of who looks at the pictures."""
+    id = artifact_id(KIND, {"dataset": dataset.id}, _made_with(config, name, clip, tokenizer), VERSION)
+    return id if find(into, id) is not None else None
+
+
+def _made_with(config: Config, name: str, clip: str | None, tokenizer: Tokens) -> dict[str, Any]:
     """All that decides what is found, besides the dataset."""
     recipe = config.dataset[name]
     lengths = {"steps", "images_seen", "epochs", "repeats"}
@@ -105,7 +111,7 @@ def _made_with(config: Config, name: str, clip: Clip | None, tokenizer: Tokens) 
         "same_scene": recipe.checks.same_scene,
         "waive": [waiver.model_dump(mode="json") for waiver in recipe.waive],
         "tokenizer": tokenizer.sha256,
-        "clip": None if clip is None else clip.sha256,
+        "clip": clip,
         "studies": {
             study: of.model_dump(include=lengths)
             | {"batches": sorted({v.batch for v in of.variant.values() if v.dataset == name})}

@@ -15,10 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoConfig, AutoModel, CLIPModel, CLIPTokenizer
 
 from vez.errors import BaseModelError, DataError
 from vez.store import file_sha256, write_atomic
@@ -117,7 +115,11 @@ def clip_for(base: str) -> str:
 
 def at_hand(source: str) -> bool:
     """Whether the weights are on this machine already: a folder, or fetched from the hub before."""
-    return Path(source).is_dir() or isinstance(try_to_load_from_cache(source, "config.json"), str)
+    if Path(source).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source, "config.json"), str)
 
 
 def load(source: str, *, device: str | torch.device = "cpu") -> Clip:
@@ -125,6 +127,8 @@ def load(source: str, *, device: str | torch.device = "cpu") -> Clip:
 
     OpenAI's own weights may be a .bin file on the hub; transformers reads it with weights_only, which runs no code.
     """
+    from transformers import CLIPModel, CLIPTokenizer  # a second, which nobody waits for who only asks what was made
+
     try:
         model, info = CLIPModel.from_pretrained(source, output_loading_info=True)
         tokenizer = CLIPTokenizer.from_pretrained(source)
@@ -143,8 +147,32 @@ def load(source: str, *, device: str | torch.device = "cpu") -> Clip:
     )
 
 
+def kept_sha256(source: str, cache: Path) -> str | None:
+    """The hash of a CLIP's weights as it was when they were loaded, if their file is untouched since."""
+    file = _record(source, cache)
+    return file.read_text(encoding="utf-8") if file is not None and file.is_file() else None
+
+
+def keep_sha256(clip: Clip, cache: Path) -> None:
+    """Keep it in the folder ``cache``; nothing is kept of one that lies in no folder."""
+    file = _record(clip.name, cache)
+    if file is not None:
+        write_atomic(file, clip.sha256.encode())
+
+
+def _record(source: str, cache: Path) -> Path | None:
+    weights = Path(source) / "model.safetensors"
+    if not weights.is_file():
+        return None
+    found = weights.resolve().stat()
+    said = f"clip:{weights.resolve()}:{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+    return cache / f"{hashlib.sha256(said.encode()).hexdigest()}.sha256"
+
+
 def load_dino(source: str, *, device: str | torch.device = "cpu") -> Dino:
     """Load a DINOv2, with registers or without, from a folder or by its hub id. Raises BaseModelError."""
+    from transformers import AutoConfig, AutoModel
+
     try:
         kind = str(AutoConfig.from_pretrained(source).model_type)
         if kind not in _DINO_KINDS:
