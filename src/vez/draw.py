@@ -60,6 +60,12 @@ class Brush:
         return self.base.dtype if self.precision is None else _DTYPES[self.precision]
 
     @property
+    def dtype_name(self) -> str:
+        """The same, as a manifest has it: "float32", "bf16", "fp16"."""
+        halves = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+        return halves.get(self.dtype, str(self.dtype).removeprefix("torch."))
+
+    @property
     def size(self) -> int:
         """Side of the pictures, in pixels."""
         return self.sampling.size or self.base.size

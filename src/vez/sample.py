@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vez.base import Base, Conditioning
@@ -36,7 +35,6 @@ BASE_ARM = "base"
 ROWS, CONTROLS = "samples.jsonl", "controls.json"
 WRITERS = 2  # threads that write PNGs while the next batch is drawn
 CONTROL_STEPS = 1  # of the solver: weights that are the same draw the same however many
-_HALF = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 AT_MOST = 1  # of 255: how far strength 0 may lie from the base
 
 
@@ -190,7 +188,7 @@ def _recipe(
         "sampling": how | {"size": sampling.size or base.size},
         "arms": {name: None if arm.lora is None else arm.record(hashes[name]) for name, arm in arms.items()},
         "prompts": [prompt.model_dump() for prompt in prompts],
-        "dtype": _HALF.get(brush.dtype, str(brush.dtype).removeprefix("torch.")),
+        "dtype": brush.dtype_name,
         "trained_on": base.name,
     }
     return parents, config
