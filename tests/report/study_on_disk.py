@@ -78,7 +78,7 @@ def draw(scene: str, *, costume: float, seed: int, size: int = 192, blurred: boo
 SWEPT = {  # of v2, trained for `steps` steps: step (None: the end), strength → how much of the concept, of harm
     "v2@10": (10, 1.0, 0.3, 0.0),
     "v2@20x0.6": (20, 0.6, 0.45, 0.05),
-    "v2@20": (20, 1.0, 0.7, 0.1),
+    "v2@20": (20, 1.0, 0.95, 0.1),
     "v2@x0.6": (None, 0.6, 0.6, 0.3),
     "v2@x1.3": (None, 1.3, 0.95, 4.0),
 }
