@@ -34,7 +34,17 @@ OPTIONS = {
     "exclude": ["DATASET", "FILE", "--because", "--config"],
     "export": ["DATASET", "FOLDER", "--layout", "--repeats", "--words", "--config"],
     "import": ["SOURCE", "DATASET", "--layout", "--extension", "--config"],
-    "init": ["FOLDER", "--trigger", "--noun", "--describes", "--images", "--base", "--resolution", "--from-kohya", "--example"],
+    "init": [
+        "FOLDER",
+        "--trigger",
+        "--noun",
+        "--describes",
+        "--images",
+        "--base",
+        "--resolution",
+        "--from-kohya",
+        "--example",
+    ],
     "judge": [
         *("STUDY", "--judge", "--votes", "--minutes", "--arm", "--results", "--port", "--browser", "--config"),
     ],
