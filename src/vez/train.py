@@ -65,8 +65,7 @@ def train(
         validate_every: steps between losses with fixed noise, on the held-out pictures and on as many trained ones.
         preview: pictures to draw meanwhile; they are no part of what makes a run.
         precision: what U-Net and text encoder compute in; the LoRAs' own weights are fp32 always.
-        checkpointing: which blocks are computed again in the backward pass; the numbers stay the same.
-        compile: whether norms and gates are compiled; the numbers stay the same up to rounding.
+        checkpointing, compile: which blocks are computed twice; whether norms and gates are compiled. Numbers stay.
         trigger, noun: the words, for the file's header, and for what a variant preserves.
         prior: class pictures; each step sees as many of them too, as the variants' prior_weight counts them.
         cache: folder for the latents of pictures seen before; None keeps none.
@@ -77,9 +76,8 @@ def train(
         ConfigError, StoreError: variants that cannot share a pass; a folder that another writes, or nobody can.
     """
     _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
-    shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger}
-    shared |= {"save_every": save_every, "keep": keep, "validate_every": validate_every}
-    shared |= {"compile": True} if compile else {}
+    shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger, "keep": keep}
+    shared |= {"save_every": save_every, "validate_every": validate_every} | ({"compile": True} if compile else {})
     configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
@@ -90,9 +88,8 @@ def train(
         logs = {name: stack.enter_context(_log(folder, start)) for name, folder in made.items()}
         heads = {name: header(base, dataset, variants[name], configs[name], run_id=ids[name]) for name in todo}
         runs = [Run(f"{name}-{seed}", variants[name], made[name], logs[name], heads[name]) for name in todo]
-        if runs:
-            how = {**shared, "noun": noun, "checkpointing": checkpointing, "preview": preview}
-            stopped |= yield from _pass(base, dataset, prior, runs, start, how, cache, checkpoint_seconds)
+        how = {**shared, "noun": noun, "checkpointing": checkpointing, "preview": preview}
+        stopped |= yield from _pass(base, dataset, prior, runs, start, how, cache, checkpoint_seconds)
     yield from (Done(into[name], ids[name]) for name in variants if f"{name}-{seed}" not in stopped)
     if stopped:
         raise RunStopped("; ".join(f"{name} {stopped[name]}" for name in sorted(stopped)))

@@ -47,6 +47,7 @@ MAY_IMPORT_HEAVY = {
     "demo/oracle.py",
     "demo/recipe/",
     "device.py",
+    "doctor.py",
     "preflight.py",
     "bench/",
 }
