@@ -57,7 +57,7 @@ def test_a_step_is_measured_and_counted_the_same_each_time() -> None:
 def test_variants_side_by_side_multiply_the_work_and_not_the_operators() -> None:
     one, four = measure(SMALL), measure(Workload(**(vars(SMALL) | {"ranks": (2, 2, 2, 2)})))
     assert four.flops == pytest.approx(4 * one.flops, rel=0.05)
-    assert four.operators < 1.5 * one.operators
+    assert four.operators < 2 * one.operators
     assert four.samples_per_second * four.step_seconds == pytest.approx(4)
 
 

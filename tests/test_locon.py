@@ -292,7 +292,7 @@ def test_a_step_that_keeps_less_has_the_same_gradients(
             losses = variant_losses(family, replace(one, tokens=one.tokens.repeat(2, 1)), variants=2)
             losses.sum().backward()
             found.append((losses.detach(), lora.grads.clone()))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
 
 
 def test_what_is_saved_is_read_and_fits(family: Base, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_a_picture_is_what_the_saved_weights_draw(random_base: Base, tiny_datase
     plain = brush.draw([(prompts[0], 0)], brush.encode(prompts), arm="base", steps=2)[0]
     for name in VARIANTS:
         folder = tmp_path / name
-        assert np.array_equal(pixels(folder / "samples" / "step-000000-1.png"), plain)
+        before = pixels(folder / "samples" / "step-000000-1.png")
+        assert np.abs(before.astype(int) - plain).max() <= 1, "drawn by other sums than training's networks"
         state, _ = load_kohya(folder / "lora.safetensors")
         undo = merge(random_base, state)
         try:

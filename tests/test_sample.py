@@ -362,8 +362,6 @@ def test_a_wrong_trigger_stands_where_the_right_one_would(base: Base, tmp_path: 
 @pytest.mark.parametrize("trigger", ["zorbcoat", "nosnjaoutfit", "sks", "the old red coat", "zola"])
 def test_a_wrong_trigger_has_as_many_tokens_and_none_of_them(trigger: str) -> None:
     tiny = bases.load("tiny")
-    right, wrong = (
-        tiny.tokenizer.bare(text) for text in (trigger, wrong_trigger(tiny, trigger))
-    )
+    right, wrong = (tiny.tokenizer.bare(text) for text in (trigger, wrong_trigger(tiny, trigger)))
     assert len(right) == len(wrong) and not set(right) & set(wrong)
     assert wrong_trigger(tiny, trigger) == wrong_trigger(tiny, trigger)

@@ -11,7 +11,7 @@ peak = program + weights + LoRAs + step, where
   pixel of its level; a transformer block `KEPT` per pixel and channel, and a rank per adapted module; a text encoder's
   layer `KEPT_TEXT` per token and channel. With checkpointing, what is computed again keeps its input, and the largest
   such block is there once. Besides: copies of the largest convolution's weights, which a CPU's library makes for a
-  moment.
+  moment, and what tokens take of each other where a CPU's attention keeps it (`shares`).
 
 The counts of what is kept are read off the networks (`torch.autograd.graph.saved_tensors_hooks`); SPREAD and program
 are fitted to measured peaks on a CPU. tests/test_room.py and bench/results hold predictions against measurements.
@@ -29,11 +29,12 @@ from vez.errors import ConfigError
 from vez.family import Layout, Target, kohya_keys, layout_of
 from vez.shape import LoraSpec, modules_of
 
-PROGRAM = 450e6
+PROGRAM = 300e6
 SPREAD = 1.7
 KEPT, KEPT_TEXT, AROUND = 19, 13, 2  # AROUND: a transformer block, what its projections keep
 COPIES = 2  # of a convolution's weights
 TOKENS = 77
+SHARES, SHARES_PIXELS = 8 * 2**20, 256  # bytes that one attention keeps at most; side of pictures it is so up to
 FULL = 4  # bytes of an fp32 number
 STATE_NUMBERS = 4  # a LoRA parameter, its gradient, two moments
 _MODULES = 12  # of a transformer with one block that hold a LoRA
@@ -45,7 +46,12 @@ _SD1_UNET: dict[str, Any] = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-_SD1_TEXT: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_SD1_TEXT: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 _SD_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 _VAE_PER_SQUARE = 138  # parameters of Stable Diffusion's VAE (83.65 million) per sum of its squared channels
 FACTOR = 8  # pixels per latent cell along a side
@@ -227,6 +233,30 @@ def kept_numbers(
     return total + max(again)
 
 
+def shares(
+    sizes: Sizes, *, side: int, rows: int, number_bytes: int, text: bool, checkpointing: Checkpointing = "none"
+) -> float:
+    """Bytes of attention's matrices that a CPU keeps for the backward pass, of ``rows`` samples × variants together.
+
+    Each of T tokens has a share of each of S, in every head; a matrix of more than `SHARES` bytes is made again.
+    """
+    if side > SHARES_PIXELS:
+        return 0.0
+    heads = sizes.unet.get("attention_head_dim", 8)
+    blocks: list[float] = []
+    for *_, level, depth in sizes.layout.transformers():
+        pixels = (side // FACTOR / 2**level) ** 2
+        each = heads if isinstance(heads, int) else heads[level]
+        kept = [number_bytes * rows * each * pixels * keys for keys in (pixels, TOKENS)]
+        blocks += [sum(one for one in kept if one <= SHARES)] * depth
+    if checkpointing != "none":
+        return max(blocks, default=0.0)
+    for one in sizes.texts if text else ():
+        kept_here = number_bytes * rows * int(one["num_attention_heads"]) * TOKENS**2
+        blocks += [kept_here if kept_here <= SHARES else 0.0] * int(one["num_hidden_layers"])
+    return sum(blocks)
+
+
 def _ranks(layout: Layout, specs: Sequence[LoraSpec]) -> tuple[dict[str, int], dict[str, int]]:
     """The largest rank of the shapes in each transformer and on the convolutions of each ResNet, by diffusers' path."""
     linear: dict[str, int] = {}
@@ -288,11 +318,16 @@ def memory(
     kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, specs=specs, checkpointing=checkpointing)
     largest = max(9 * inner * out for _, inner, out in sizes.layout.sizes())
     width = lora_numbers(sizes, *specs) if specs else per_rank * max(ranks)
+    step = SPREAD * number_bytes * batch * len(ranks) * kept
+    if on_cpu:
+        how = {"rows": batch * len(ranks), "number_bytes": number_bytes}
+        step += number_bytes * COPIES * largest
+        step += shares(sizes, side=side, text=text, checkpointing=checkpointing, **how)
     return Memory(
         program=PROGRAM,
         weights=weights + (FULL * vae_parameters(sizes) if vae else 0),
         loras=float(FULL * STATE_NUMBERS * width * len(ranks)),
-        step=SPREAD * number_bytes * batch * len(ranks) * kept + number_bytes * (COPIES * largest if on_cpu else 0),
+        step=step,
     )
 
 

@@ -38,7 +38,8 @@ def values(bench: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 NEEDS_MORE = {("one picture", "diversity"), ("right", "T2"), ("class only", "T2"), ("class only", "diversity"),
               ("look-alike 100 %", "T2"), ("training copies", "similarity_seen"), ("training copies", "overfit"),
-              ("unasked 100 %", "leak"), ("other prompts", "similarity"), ("right", "similarity")}  # fmt: skip
+              ("unasked 100 %", "leak"), ("other prompts", "similarity"), ("right", "similarity"),
+              ("training copies", "repeats")}  # fmt: skip
 """Asked of the standard profile alone, on the page: too little is drawn here to show it."""
 
 
