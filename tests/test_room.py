@@ -15,7 +15,7 @@ from vez.config import Variant
 from vez.denoise import Batch, variant_losses
 from vez.errors import BaseModelError, ConfigError
 from vez.lora import LoraSpec, attach
-from vez.nets.kernels.scores import KEPT
+from vez.nets.kernels import scores
 from vez.room import (
     SHARES,
     SHARES_PIXELS,
@@ -81,7 +81,7 @@ def test_what_a_step_keeps_is_about_what_autograd_keeps(random_base: Base, rando
 
 
 def test_attention_keeps_what_the_formula_counts() -> None:
-    assert (SHARES, SHARES_PIXELS) == (KEPT, PLAIN_ATTENTION_PIXELS)
+    assert (SHARES, SHARES_PIXELS) == (scores._KEPT, PLAIN_ATTENTION_PIXELS)
     sizes = sizes_of(None)
     small = shares(sizes, side=256, rows=1, number_bytes=2, text=True)
     assert shares(sizes, side=256, rows=1, number_bytes=2, text=False) == small - 12 * 2 * 12 * 77**2

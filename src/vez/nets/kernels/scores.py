@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT = 8 * 2**20  # bytes of shares that are kept for the backward pass; more are made again
+_KEPT = 8 * 2**20  # bytes of shares that are kept for the backward pass; more are made again
 _AT_ONCE = 4 * 2**20  # bytes of shares that are made at once then
 _SHORT = 256  # keys below which softmax by way of fp32 was faster in bfloat16
 
@@ -23,7 +23,7 @@ class Scores(torch.autograd.Function):
         parts = [_split(one, heads) for one in (q, k, v)]
         count, tokens, keys = len(parts[0]), q.shape[1], k.shape[1]
         ctx.heads, ctx.causal, ctx.exact = heads, causal, exact
-        if count * tokens * keys * q.element_size() <= KEPT:
+        if count * tokens * keys * q.element_size() <= _KEPT:
             shares = _shares(parts[0], parts[1], causal=causal, exact=exact)
             ctx.save_for_backward(q, k, v, shares)
             return _joined(torch.bmm(shares, parts[2]), len(q))
