@@ -15,6 +15,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import truth_c_check
+import truth_c_doses
 import truth_c_page
 import truth_c_read
 from truth_c_make import (
@@ -59,7 +60,9 @@ WRONG = {
     "few5": "5 pictures, 1.5 times as long",
     "word": "the trigger is the word “dress”",
 }
-WRONGS = {"first": WRONG, "check": truth_c_check.WRONG}
+WRONGS = {"first": WRONG, "check": truth_c_check.WRONG, "doses": truth_c_doses.WRONG}
+DRAWN = {"check": truth_c_check.draw_datasets, "doses": truth_c_doses.draw_datasets}
+"""Project whose datasets are drawn elsewhere → by what."""
 
 
 def main() -> None:
@@ -85,16 +88,21 @@ def main() -> None:
 
 
 def configs(folder: Path) -> tuple[Config, ...]:
-    """The two projects, and the one that checks what was learned of them."""
-    return project(folder / "main"), project(folder / "word", trigger=WORD), truth_c_check.project(folder / "check")
+    """The two projects of the first LoRAs, the one that checks what was learned of them, and the doses."""
+    return (
+        project(folder / "main"),
+        project(folder / "word", trigger=WORD),
+        truth_c_check.project(folder / "check"),
+        truth_c_doses.project(folder / "doses"),
+    )
 
 
 def make(folder: Path) -> None:
     """All that costs time: datasets, LoRAs, pictures. What is there is not made again."""
     for config in configs(folder):
         if not (config.root / "images" / "whole").is_file():
-            if config.root.name == "check":
-                truth_c_check.draw_datasets(config.root)
+            if config.root.name in DRAWN:
+                DRAWN[config.root.name](config.root)
             else:
                 draw_datasets(config.root, word=config.project.trigger == WORD)
         for name in config.study:

@@ -36,6 +36,12 @@ def reliability(pictures: Pictures) -> dict[str, float]:
     }
 
 
+def predicted(of: Mapping[str, float], *, times: float) -> float:
+    """The most that a correlation is expected to be with so many times the pictures (Spearman and Brown 1910)."""
+    grown = [times * of[who] / (1 + (times - 1) * of[who]) for who in ("oracle", "metric")]
+    return float(np.sqrt(grown[0] * grown[1]))
+
+
 def _mean(of: Mapping[tuple[str, int], tuple[float, float]], which: int, half: set[str], inside: bool) -> float:
     """An arm's mean over prompts, of those in the half or of the others."""
     cells: dict[str, list[float]] = {}

@@ -52,7 +52,9 @@ def study_of(
     first_seed: int = 0,
     save_every: int | None = None,
     checkpoints: Sequence[int] | None = None,
+    asked: Sequence[Prompt] | None = None,
 ) -> Study:
+    """A study of these LoRAs, drawn with the prompts of `SHARES` where no others are given."""
     return Study.model_validate(
         {
             "steps": steps,
@@ -60,7 +62,7 @@ def study_of(
             "validate_every": save_every or steps,
             "variant": {name: {**SETTING, **more} for name, more in variants.items()},
             "suite": "own",
-            "prompts": prompts(SHARES),
+            "prompts": prompts(SHARES) if asked is None else tuple(asked),
             "sampling": {
                 "steps": 10,
                 "cfg": 4.0,

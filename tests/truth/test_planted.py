@@ -44,21 +44,36 @@ def test_page_and_plot_are_made_of_the_committed_numbers(bench: ModuleType, data
 
 
 def test_at_least_twelve_loras_and_every_defect_is_there(bench: ModuleType, data: dict[str, Any]) -> None:
-    *first, check = bench.configs(Path("x"))
-    for name, configs in {"first": first, "check": [check]}.items():
-        arms, wrong = data[name]["arms"], bench.WRONGS[name]
-        assert arms.keys() == wrong.keys() and len(arms) >= 12
+    *first, check, doses = bench.configs(Path("x"))
+    for name, configs in {"first": first, "check": [check], "doses": [doses]}.items():
+        wrong = bench.WRONGS[name]
         trained = {variant for config in configs for s in config.study.values() for variant in s.variant}
-        assert trained == {arm.partition("@")[0] for arm in arms}
+        assert trained == {arm.partition("@")[0] for arm in wrong} and len(wrong) >= 12
+        assert name not in data or data[name]["arms"].keys() == wrong.keys()
 
 
-def test_the_check_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Path) -> None:
-    main, _, check = bench.configs(tmp_path)
-    (first,) = {s.sampling.first_seed for s in main.study.values()}
-    (again,) = {s.sampling.first_seed for s in check.study.values()}
-    most = max(prompt.seeds or 0 for s in main.study.values() for prompt in s.prompts)
-    assert again >= first + most
-    assert not {str(pair) for pair in bench.held_out()} & {str(pair) for pair in bench.held_out(131)}
+def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Path) -> None:
+    main, _, *later = bench.configs(tmp_path)
+    last = 0
+    for config in (main, *later):
+        (first,) = {s.sampling.first_seed for s in config.study.values()}
+        assert first >= last
+        last = first + max(prompt.seeds or 0 for s in config.study.values() for prompt in s.prompts)
+    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257)]
+    assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
+
+
+def test_the_doses_ask_for_more_and_their_captions_say_less(bench: ModuleType, tmp_path: Path) -> None:
+    doses = bench.truth_c_doses
+    asked = doses.asked()
+    assert sum(prompt.seeds for prompt in asked) == 212 and len({prompt.id for prompt in asked}) == len(asked)
+    doses.draw_datasets(tmp_path)
+    said = {}
+    for name in ("dose", "left50", "left100", "misnamed"):
+        captions = [path.read_text() for path in sorted((tmp_path / "captions" / name).glob("copy*.txt"))]
+        said[name] = sum(bench.TRIGGER in caption for caption in captions) / len(captions)
+    assert said == {"dose": 1.0, "left50": 0.5, "left100": 0.0, "misnamed": 0.0}
+    assert all("wearing a" in path.read_text() for path in (tmp_path / "captions" / "misnamed").glob("copy*.txt"))
 
 
 def answered(arms: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
@@ -100,6 +115,8 @@ def test_halves_tell_how_far_a_correlation_can_go(bench: ModuleType) -> None:
     found = halves.reliability(sure)
     assert found["oracle"] > 0.97 and found["metric"] < 0.6, "one is steady, the other is luck alone"
     assert found["ceiling"] == pytest.approx((found["oracle"] * found["metric"]) ** 0.5, abs=2e-3)
+    assert halves.predicted({"oracle": 0.5, "metric": 0.8}, times=1) == pytest.approx(0.4**0.5)
+    assert halves.predicted({"oracle": 0.5, "metric": 0.5}, times=3) == pytest.approx(0.75)
 
 
 def test_the_gap_is_what_trained_pictures_fell_more(bench: ModuleType, tmp_path: Path) -> None:
