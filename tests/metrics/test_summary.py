@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -98,6 +98,22 @@ def test_gates_are_passed_failed_or_not_shown() -> None:
     # a metric that no LoRA leaves unmeasured for the base (drift) still has its gate
     alone = told({"v1": values["v1"]}, Rule(True, gate=Gate(0.15, "above")))
     assert alone["against_base"] == {} and alone["gates"]["v1"]["T1"]["limit"]["word"] == "passed"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_lora_is_not_blamed_for_what_the_words_make_of_the_base(sign: int) -> None:
+    keep: Literal["above", "below"] = "above" if sign > 0 else "below"
+    name = "trigger_effect" if sign > 0 else "specificity"
+    far = {"base": -1.0, "v1": -1.0, "v2": -2.0, "v3": -0.5, "v4": 1.0}
+    values = {arm: rough(sign * at, seed=i) for i, (arm, at) in enumerate(far.items())}
+
+    def words(metric: str, gate: Gate) -> list[str]:
+        found = summarise({metric: values}, rules={metric: Rule(sign > 0, gate=gate)}, base="base")
+        return [found["gates"][arm][metric]["limit"]["word"] for arm in ("v1", "v2", "v3", "v4")]
+
+    assert words(name, Gate(0.0, keep)) == ["not shown", "failed", "not shown", "passed"]
+    assert words(name, Gate(0.0, keep, calibrated=True)) == ["failed", "failed", "failed", "passed"]
+    assert words("similarity", Gate(0.0, keep)) == ["failed", "failed", "failed", "passed"]
 
 
 @pytest.mark.parametrize("higher", [True, False])

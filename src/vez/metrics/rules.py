@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from vez.metrics.equivalence import Equivalence
 from vez.metrics.limits import LIMITS
-from vez.metrics.stats import Interval
+from vez.metrics.stats import Comparison, Interval
 
 Passed = Literal["passed", "failed", "not shown"]
 """The words for a gate: shown to be kept, shown to be broken, or the interval lies on both sides of the limit."""
@@ -89,6 +89,10 @@ where a truth test has set limits for an encoder, they stand in `vez.metrics.lim
 BY_JUDGE: Final = ("similarity", "trigger_effect", "specificity", "leak", "drift", "copying", "diversity")
 """The metrics with a limit that the judge of likeness measures; CLIP the others, or the pixels alone."""
 
+CONTRASTS: Final = ("trigger_effect", "specificity")
+"""Metrics that set two prompts of one LoRA against each other: the base, which has learned nothing, has such a
+difference too, of whatever size its words make it."""
+
 INSTEAD: Final = {"similarity": "T1"}
 """Primary metric → the one that is primary in its place where it cannot be measured."""
 
@@ -124,6 +128,18 @@ def gated(gate: Gate, of: Interval) -> Passed:
     if gate.keep == "below":
         kept, broken = broken, kept
     return "passed" if kept else "failed" if broken else "not shown"
+
+
+def excused(metric: str, gate: Gate, than_base: Comparison | None) -> bool:
+    """Whether it is the base that breaks a guess of a limit: the arm is not shown to differ from it for the worse.
+
+    ``than_base``: the arm minus no LoRA. Asked of `CONTRASTS` alone; a measured limit holds all the same.
+    """
+    if metric not in CONTRASTS or gate.calibrated or than_base is None:
+        return False
+    if gate.keep == "above":
+        return than_base.high is None or than_base.high >= 0
+    return than_base.low is None or than_base.low <= 0
 
 
 def guarded(found: Equivalence | None, *, higher_is_better: bool) -> Passed:

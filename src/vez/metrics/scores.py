@@ -26,7 +26,7 @@ from vez.sample import CONTROLS, read_rows
 from vez.store import Artifact, artifact_id, file_sha256, find, making, open_artifact, write_atomic
 from vez.sweep import explored
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Counts up when the same samples would give other scores."""
 
 CONFIRMING: Final = "G"

@@ -9,7 +9,7 @@ from vez.metrics.claims import Claim, Key, adjust, claims
 from vez.metrics.confirmation import apart, confirm, select
 from vez.metrics.layout import Cells
 from vez.metrics.replicates import Replicates, replicate
-from vez.metrics.rules import Rule, gated, guarded
+from vez.metrics.rules import Rule, excused, gated, guarded
 
 Values = Mapping[str, Cells]
 """arm → (prompt, seed) → value, of one metric."""
@@ -41,7 +41,8 @@ EXPLAINED = {
     "not_worse: shown to lose less",
     "verdict": "better, worse, equivalent (not found different, and shown to differ by less than the margin), "
     "not distinguishable",
-    "gates": "passed: the whole interval keeps the limit; failed: none of it does; not shown: it lies on both sides",
+    "gates": "passed: the whole interval keeps the limit; failed: none of it does; not shown: it lies on both sides, "
+    "or no LoRA breaks a guess of a limit by as much (trigger_effect, specificity)",
     "settings": "weights: 95 % interval over prompts, for the LoRAs that were trained; setting: over training seeds "
     "too, for LoRAs trained the same way; training_sd: how far the training seed alone moves the mean",
     "selection": "selected is the mean of the best arm on the pictures that chose it: biased. expected_bias: by how "
@@ -151,11 +152,14 @@ def _gates(
     for metric, of_arm in values.items():
         rule = rules[metric]
         for arm in _loras(of_arm, base):
+            claim = None if base is None else against.get((metric, arm, base))
             if rule.gate is not None:
                 interval = stats.t_interval(list(stats.prompt_means(of_arm[arm]).values()))
-                told = asdict(rule.gate) | {"word": gated(rule.gate, interval)}
-                found.setdefault((arm, metric), {})["limit"] = told
-            claim = None if base is None else against.get((metric, arm, base))
+                word = gated(rule.gate, interval)
+                than_base = None if claim is None else claim.comparison
+                if word == "failed" and excused(metric, rule.gate, than_base):
+                    word = "not shown"
+                found.setdefault((arm, metric), {})["limit"] = asdict(rule.gate) | {"word": word}
             if rule.guard and rule.margin is not None and claim is not None:
                 word = guarded(claim.equivalence, higher_is_better=rule.higher_is_better)
                 told = {"margin": rule.margin, "calibrated": rule.calibrated, "word": word}

@@ -47,7 +47,7 @@ class Broken:
 
     @property
     def rules_out(self) -> bool:
-        """Whether that alone says no: a limit that no truth test has set only counts against an arm."""
+        """Whether that alone says no: a limit that no truth test has set is a warning, which decides between ties."""
         return self.kept is None or self.kept.calibrated
 
 

@@ -1,8 +1,9 @@
 """From scores to sentences: which LoRA to use, why, how sure that is, what is not claimed, what would change it. Pure.
 
-Gates first, then the front of concept and rest of the prompt, then the reader's weight; of those within a standard
-error of the best the one with fewer steps, then the lower strength, then the smaller rank: what costs less and holds
-less is preferred until something speaks against it. The words are those of the scores.
+Measured gates first, then the front of concept and rest of the prompt, then the reader's weight; of those within a
+standard error of the best the one that breaks the fewest guesses of limits, then the one with fewer steps, the lower
+strength, the smaller rank: what costs less and holds less is preferred until something speaks against it. A guess of a
+limit is a warning: it never puts a LoRA behind one that is shown to be worse. The words are those of the scores.
 """
 
 import math
@@ -90,12 +91,12 @@ def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, weight: float
         sentence = "Nothing was scored against no LoRA, so no LoRA can be named."
         return Verdict(None, sentence, "", not_claimed=(caveats.ONE_SAMPLE,), refused=why, weight=weight)
     faults = {arm: broken(scores, arm, axes) for arm in efforts}
-    fit = _fittest(faults)
+    fit = [arm for arm, of in faults.items() if not any(gate.rules_out for gate in of)]
     if not fit:
         return _none_fit(scores, faults, efforts, axes, weight)
     kept, dominated = front(scores, fit, axes)
     weighed = weigh(scores, kept, axes, weight=weight)
-    use = min(weighed.near, key=lambda arm: (*_cost(efforts[arm]), -weighed.values[arm], arm))
+    use = min(weighed.near, key=lambda arm: (len(faults[arm]), *_cost(efforts[arm]), -weighed.values[arm], arm))
     tied = tuple(arm for arm in weighed.tied if arm != use)
     return Verdict(
         use=use,
@@ -124,13 +125,6 @@ def called(arm: str, efforts: Mapping[str, Effort]) -> str:
     return (efforts[arm].called if arm in efforts else "") or arm
 
 
-def _fittest(faults: Mapping[str, Sequence[Broken]]) -> list[str]:
-    """The arms that nothing rules out; of these those that fail the fewest of the limits that only count against."""
-    left = [arm for arm, of in faults.items() if not any(gate.rules_out for gate in of)]
-    fewest = min((len(faults[arm]) for arm in left), default=0)
-    return [arm for arm in left if len(faults[arm]) == fewest]
-
-
 def _cost(effort: Effort) -> tuple[float, float, float]:
     return (
         math.inf if effort.steps is None else effort.steps,
@@ -149,22 +143,33 @@ def _because(
     said = []
     if faults[use]:
         worst = [remedy(gate.metric, gate.kind).fault for gate in faults[use]]
-        others = ": no LoRA here keeps every limit" if len(faults) > 1 else ""
+        all_do = len(faults) > 1 and all(faults.values())
+        others = ": no LoRA here keeps every limit" if all_do else ", by a limit that is a guess"
         said.append(f"But know that it {listed(list(dict.fromkeys(worst)))}{others}.")
     if tied:
         are = "is" if len(tied) == 1 else "are"
         some = listed([called(arm, efforts) for arm in tied]) if len(tied) <= 4 else f"{len(tied)} others"
-        said.append(f"{some} {are} not distinguishable from it; {_reason(use, tied, near, efforts)}.")
+        said.append(f"{some} {are} not distinguishable from it; {_reason(use, tied, near, efforts, faults)}.")
     return " ".join(said)
 
 
-def _reason(use: str, tied: Sequence[str], near: Sequence[str], efforts: Mapping[str, Effort]) -> str:
+def _reason(
+    use: str,
+    tied: Sequence[str],
+    near: Sequence[str],
+    efforts: Mapping[str, Effort],
+    faults: Mapping[str, Sequence[Broken]],
+) -> str:
     """Why this one of several that cannot be told apart; only what the numbers bear out."""
     rivals = [arm for arm in near if arm != use]
     if not rivals:
         return "it has the highest mean, by more than a standard error"
     of = "" if set(tied) <= set(near) else "of those within a standard error of the best "
-    return of + _cheapest(use, rivals, efforts)
+    alike = [arm for arm in rivals if len(faults[arm]) == len(faults[use])]
+    if not alike:
+        return f"{of}it breaks {'fewer' if faults[use] else 'none'} of the limits that are guesses"
+    some = "of those that break as few limits " if len(alike) < len(rivals) else ""
+    return of + some + _cheapest(use, alike, efforts)
 
 
 def _cheapest(use: str, tied: Sequence[str], efforts: Mapping[str, Effort]) -> str:
