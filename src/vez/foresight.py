@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from vez import demo, rates
+from vez import controls, demo, rates
 from vez import plan as planning
 from vez.config import Checkpointing, Config, Study
 from vez.dataset import read_sources
@@ -42,7 +42,10 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
         rates=known,
         device=where,
     )
-    return replace(made, probes=planned(config, name, made.passes, device=where), doubt=too_few(config, name))
+    made = replace(made, probes=planned(config, name, made.passes, device=where), doubt=too_few(config, name))
+    cost = planning.cost_of(_base_folder(config))
+    more = {"controls": controls.added_bytes(config, made, cost)} if config.study[name].controls else {}
+    return replace(made, controls=controls.planned(config, made), disk_bytes=made.disk_bytes | more)
 
 
 def too_few(config: Config, name: str) -> str:
@@ -149,6 +152,7 @@ def check_disk(made: Plan, *, free: float, there: float, folder: Path) -> None:
     largest = max(made.disk_bytes, key=lambda name: made.disk_bytes[name])
     ways = {
         "LoRAs": "a larger save_every keeps fewer of them",
+        "controls": "fewer of them, or a smaller sampling.profile, need less",
         "states": "a smaller rank makes them smaller",
         "images": "a smaller sampling.profile, fewer checkpoints or strengths draw fewer of them",
         "latents": "fewer pictures or a smaller resolution make fewer of them",

@@ -137,6 +137,8 @@ class Plan:
     disk_bytes: dict[str, float]
     probes: str = ""
     """What asking the LoRAs without drawing costs (`vez.probing`); "" where that is not done."""
+    controls: str = ""
+    """What the trained controls cost (`vez.controls`); "" where none is asked for."""
     compiles: bool = False
     doubt: str = ""
     """Why so few prompts could not tell so many LoRAs from none; "" where they can (`vez.foresight`)."""
@@ -169,8 +171,7 @@ class Plan:
             )
             lines += [f"    {name:{width}}  {self.file_bytes[name] / 2**20:6.2f} MiB" for name in one.variants]
         lines += ["  compiled before the first step: minutes the first time, seconds later"] if self.compiles else []
-        lines += [f"  then {self.probes}"] if self.probes else []
-        lines.append(f"  then {self.drawn.text()}")
+        lines += [f"  then {said}" for said in (self.probes, self.drawn.text(), self.controls) if said]
         lines += [f"  but {self.doubt}"] if self.doubt else []
         lines.append(f"  at most {sum(self.disk_bytes.values()) / GB:.2f} GB on the disk")
         if self.seconds is not None and len(self.passes) * len(self.seeds) > 1:

@@ -26,7 +26,7 @@ from vez.solver import noise_seed
 from vez.store import artifact_id, canonical_json, file_sha256, find, making, open_artifact, write_atomic
 from vez.sweep import Arm
 
-VERSION = 3
+VERSION = 4
 """Counts up when the same inputs would give other pixels or other rows."""
 
 BASE_ARM = "base"
@@ -49,6 +49,7 @@ def sample(
     precision: Precision | None = None,
     about: Mapping[str, Any] | None = None,
     cache: Path | None = None,
+    known: Sequence[Path] = (),
 ) -> Iterator[Event]:
     """Draw every prompt with its noises in every arm; the last event is Done.
 
@@ -67,6 +68,7 @@ def sample(
             draws other pixels than fp32.
         about: names the suite in the manifest (`vez.suite.Asked.about`).
         cache: folder for the base's pictures, which other studies of the same base share; None keeps none.
+        known: other samples whose pictures are taken where they are the ones that are asked for.
     Raises:
         ConfigError: prompts without an id or with a placeholder that nothing fills, arms or sizes that cannot be.
         LoraFileError: a LoRA that cannot be read, does not fit, makes values that are not finite, or moves pictures
@@ -85,9 +87,9 @@ def sample(
     yield Stage("sample", len(given) * each, f"{_many(len(given), 'arm')} × {_many(each, 'picture')}")
     id = artifact_id("samples", parents, config, VERSION)
     if find(into, id) is None:
-        known = _known(into)
+        there = {key: file for folder in (*known, into) for key, file in _known(folder).items()}
         with making(into, kind="samples", parents=parents, config=config, version=VERSION) as m:
-            yield from _make(brush, given, hashes, drawings, into=m.path, known=known, cache=cache)
+            yield from _make(brush, given, hashes, drawings, into=m.path, known=there, cache=cache)
     yield Done(into, id)
 
 

@@ -10,10 +10,10 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vez import curate, probing, rates, suite, sweep
+from vez import controls, curate, probing, rates, suite, sweep
 from vez import plan as planning
 from vez.config import Config
-from vez.dataset import Dataset, build, read_sources
+from vez.dataset import Dataset, build
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
@@ -22,18 +22,19 @@ from vez.images.wording import visible
 from vez.metrics.probed import FOLDER as PROBES
 from vez.mirror import check, mirrored
 from vez.plan import named
+from vez.sources import clip_source, load_base, others
 from vez.store import open_artifact
 from vez.sweep import BASE, LAST, Arm
 
 # What brings torch is imported by the stage that needs it: planning, building and reporting answer at once.
 if TYPE_CHECKING:
     from vez.base import Base
-    from vez.metrics.embed import Dino
 
 __all__ = [
     "build_datasets",
     "check_room",
     "compare_datasets",
+    "control_runs",
     "draw_samples",
     "folder_of",
     "lint_datasets",
@@ -59,22 +60,26 @@ def folder_of(config: Config, name: str) -> Path:
 
 def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     """The whole study; the last event is Done with its report. Raises what its stages raise."""
-    _others(config, name, device="cpu")  # what is missing to judge by is said before the work, not after it
+    others(config, name, device="cpu")  # what is missing to judge by is said before the work, not after it
     if not _is_trained(config, name):
         check_room(config, name, device=device)
-    base: Base | None = _load_base(config, device, precision=config.study[name].precision)
+    base: Base | None = load_base(config, device, study=config.study[name])
     datasets = yield from build_datasets(config, [*_datasets_of(config, name), *_priors_of(config, name)])
+    if "shuffled" in config.study[name].controls:  # what cannot be shuffled is said before the work, too
+        dataset = config.study[name].variant[config.study[name].controlled].dataset
+        controls.permutation(load_dataset(datasets[dataset]).train, name=dataset)
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
     yield from compare_datasets(config, name, datasets)
     if config.study[name].precision != "fp32":
         base = None  # LoRAs are asked and drawn with merged into the base's own numbers, in fp32; one copy at a time
-        base = _load_base(config, device)
+        base = load_base(config, device)
     if probing.is_part_of(config.study[name]):
         yield from probe_runs(config, name, base=base, datasets=datasets)
     yield from draw_samples(config, name, device=device, base=base)
     if suite.asked(config.study[name], config.project).prompts:
         yield from score_samples(config, name, device=device, datasets=datasets)
+    yield from control_runs(config, name, device=device, base=base, datasets=datasets)
     yield write_report(config, name)
 
 
@@ -141,7 +146,7 @@ def train_runs(
             check_room(config, name, device=device)
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     beside = yield from build_datasets(config, _priors_of(config, name))
-    base = base or _load_base(config, device, precision=study.precision)
+    base = base or load_base(config, device, study=study)
     yield Note(base.described)
     for dataset, _, variants in planning.groups(study):
         frozen = load_dataset(datasets[dataset])
@@ -209,7 +214,7 @@ def draw_samples(
         yield Note(f"the profile {asked.about['profile']} draws no pictures: what can be said is in the losses")
         return
     arms = _arms(config, name, only)
-    base = base or _load_base(config, device)
+    base = base or load_base(config, device)
     key = planning.image_rate_key(config, name, device=base.device.type)
     told = planning.Drawn(len(arms), asked.images, asked.about["profile"] or "", rates.read(config.root).get(key))
     yield Note(told.text())
@@ -243,7 +248,7 @@ def probe_runs(
     """Ask every saved LoRA of the study, at its strengths, what it can tell without drawing."""
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
-    arms, base = _arms(config, name, checkpoints="all"), base or _load_base(config, device)
+    arms, base = _arms(config, name, checkpoints="all"), base or load_base(config, device)
     yield from probing.probe(config, name, arms, base=base, datasets=datasets, into=folder_of(config, name) / PROBES)
 
 
@@ -258,18 +263,40 @@ def score_samples(
     if datasets is None:
         datasets = yield from build_datasets(config, _datasets_of(config, name))
     loaded = {dataset: load_dataset(path) for dataset, path in datasets.items()}
-    confirmed, (dino, gallery) = folder_of(config, name) / CONFIRMED, _others(config, name, device=str(choose(device)))
+    confirmed, (dino, gallery) = folder_of(config, name) / CONFIRMED, others(config, name, device=str(choose(device)))
     yield from score(
         folder_of(config, name) / "samples",
         _datasets_of_arms(config, name, loaded),
         project=config.project,
-        clip=embed.load(_clip_source(config, name), device=choose(device)),
+        clip=embed.load(clip_source(config, name), device=choose(device)),
         dino=dino,
         gallery=gallery,
         into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
         confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
     )
+
+
+def control_runs(
+    config: Config,
+    name: str,
+    *,
+    device: str = "auto",
+    base: "Base | None" = None,
+    datasets: Mapping[str, Path] | None = None,
+) -> Iterator[Event]:
+    """Make, draw and score the trained controls that the study asks for, in artifacts of their own; nothing for none.
+
+    Raises StoreError where the variant they are made after is not trained and drawn yet.
+    """
+    study = config.study[name]
+    if not study.controls:
+        return
+    from vez.controls.stage import make
+
+    wanted = [study.variant[study.controlled].dataset, *_priors_of(config, name)]
+    datasets = datasets or (yield from build_datasets(config, list(dict.fromkeys(wanted))))
+    yield from make(config, name, folder=folder_of(config, name), datasets=datasets, device=device, base=base)
 
 
 def write_report(config: Config, name: str) -> Done:
@@ -349,46 +376,3 @@ def _datasets_of_arms(config: Config, name: str, loaded: Mapping[str, Dataset]) 
     drawn = sweep.arms_of(open_artifact(folder_of(config, name) / SAMPLES))
     known = {arm: variants[of.variant] for arm, of in drawn.items() if of and of.variant in variants}
     return {arm: loaded[variant.dataset] for arm, variant in known.items()}
-
-
-def _load_base(config: Config, device: str, *, precision: str = "fp32") -> "Base":
-    """The project's base; its networks in the precision that it is trained in, so that no second copy is kept."""
-    from vez.base import load
-    from vez.device import choose
-    from vez.preflight import DTYPES
-
-    project = config.project
-    return load(
-        config.source(project.base),
-        device=choose(device),
-        dtype=DTYPES[precision],
-        vae=project.vae and config.source(project.vae),
-        tokenizer=project.tokenizer and config.source(project.tokenizer),
-        prediction="v_prediction" if project.prediction == "v" else project.prediction,
-        clip_skip=project.clip_skip,
-        tokens=project.tokens,
-    )
-
-
-def _others(config: Config, name: str, *, device: str) -> "tuple[Dino | None, list[Path]]":
-    """Who judges besides CLIP, and the pictures of look-alikes, where there are any.
-
-    Raises BaseModelError or DataError for what is named and cannot be had.
-    """
-    source, folder = config.study[name].dino, config.project.gallery
-    gallery = [] if folder is None else [config.root / folder / file for file in read_sources(config.root / folder)]
-    if source is None:
-        return None, gallery
-    from vez.metrics.embed import load_dino
-
-    return load_dino(config.source(source), device=device), gallery
-
-
-def _clip_source(config: Config, name: str) -> str:
-    """The CLIP that the study names, a folder relative to vez.toml; else the base's own."""
-    from vez.metrics.embed import clip_for
-
-    clip = config.study[name].clip
-    if clip is None:
-        return clip_for(config.project.base)
-    return str(config.root / clip) if (config.root / clip).is_dir() else clip

@@ -23,6 +23,7 @@ OPTIONS = {
     "caption": ["DATASET", "--diff", "--config"],
     "check": ["[DATASET]...", "--json", "--config"],
     "collect": ["SOURCE", "INTO", "--limit", "--side", "--licence", "--config"],
+    "controls": ["STUDY", "--config", "--device"],
     "convert": [
         *("FILE...", "OUT", "--to", "--dtype", "--rank", "--energy", "--sv-ratio"),
         *("--weight", "--into", "--minus", "--strip", "--force"),

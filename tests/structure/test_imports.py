@@ -49,6 +49,7 @@ MAY_IMPORT_HEAVY = {
     "device.py",
     "doctor.py",
     "preflight.py",
+    "controls/noise.py",
     "bench/",
 }
 SECONDS = 0.4

@@ -134,6 +134,18 @@ def score(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device
 
 
 @app.command()
+def controls(study: StudyName = None, config: ConfigFile = VEZ_TOML, device: Device = "auto") -> None:
+    """Make and score the LoRAs that cannot have learned the concept, as the study's controls list them."""
+    from vez import study as stages
+
+    loaded = load(config)
+    name = stages.named(loaded, study)
+    if not loaded.study[name].controls:
+        typer.echo(f'[study.{name}] lists no controls; add controls = ["shuffled", "class", "random"], or some of them')
+    show(stages.control_runs(loaded, name, device=device))
+
+
+@app.command()
 def report(
     study: StudyName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Only print verdict and tables as JSON.")] = False,

@@ -108,6 +108,11 @@ class Study(Table):
     """A search: settings and the values to try, as { rank = [4, 16], lr_unet = [5e-5, 1e-4] }, in every variant."""
     pick: int | None = Field(default=None, ge=1)
     """How many of the combinations of vary are tried, spread evenly; absent: all."""
+    controls: tuple[Literal["shuffled", "class", "random"], ...] = ()
+    """LoRAs that cannot have learned the concept, made besides to see what the scores mean on this data: shuffled: the
+    captions of others · class: the base's own pictures of the noun · random: of random numbers of the same norms."""
+    controls_of: Name | None = None
+    """The variant whose setting they take; absent: the first."""
     suite: Literal["v1", "tiny", "own"] | None = None
     """What is drawn to compare them: v1: vez's prompts · tiny: the same in words that the base "tiny" knows · own: only
     prompts; absent: v1, for "tiny" its own."""
@@ -179,6 +184,27 @@ class Study(Table):
         if "base" in self.variant:
             raise ValueError('no variant may be called "base": that name is the arm without a LoRA')
         return self
+
+    @model_validator(mode="after")
+    def _controls_can_be_made(self) -> Self:
+        if self.controls_of is not None and not self.controls:
+            raise ValueError("controls_of goes with controls, which lists what to make; add it, or leave it out")
+        if not self.controls:
+            return self
+        if len(set(self.controls)) != len(self.controls):
+            raise ValueError("controls has one twice; leave one out")
+        if self.controlled not in self.variant:
+            raise ValueError(f"controls_of is {self.controls_of!r}; known variants are {', '.join(self.variant)}")
+        if self.controlled.startswith("control-"):
+            raise ValueError(f'controls are called "control-…"; give the variant {self.controlled!r} another name')
+        if self.sampling.profile == "probe":
+            raise ValueError("controls show in drawn pictures, and the profile probe draws none; take quick")
+        return self
+
+    @property
+    def controlled(self) -> str:
+        """The variant that the trained controls are made after: as given, or the first."""
+        return self.controls_of or next(iter(self.variant))
 
     def steps_of(self, variant: Variant, pictures: int) -> int:
         """Optimizer steps of one run of ``variant`` over ``pictures`` training pictures (a last torn batch counts)."""

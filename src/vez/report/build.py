@@ -157,7 +157,7 @@ def _context(
         "as_reported": figures.as_reported(evidence.scores, arms),
         "judged": witnesses.judged(evidence.people),
         "flags": witnesses.flags(evidence.people),
-        "controls": witnesses.controls(evidence.scores.controls if evidence.scores else {}),
+        **_controls(evidence),
         "probed": losses.probed(evidence.probes),
         "vez_version": vez.__version__,
         "study": evidence.study,
@@ -184,6 +184,16 @@ def _context(
         "commands": _commands(evidence.study),
     }
     return context, wanted, spare
+
+
+def _controls(evidence: Evidence) -> dict[str, Any]:
+    """What was checked of the evaluator itself, always and with trained controls."""
+    return {
+        "controls": witnesses.controls(evidence.scores.controls if evidence.scores else {}),
+        "trained": witnesses.trained(evidence.trained),
+        "trained_of": evidence.trained.of if evidence.trained else "",
+        "distrusted": evidence.trained.warnings if evidence.trained else (),
+    }
 
 
 def _runs(evidence: Evidence, *, chosen_run: str | None) -> dict[str, Any]:

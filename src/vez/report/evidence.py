@@ -17,7 +17,8 @@ from vez.judging import results as judging
 from vez.judging.results import Results
 from vez.lint.artifact import Lint
 from vez.lint.artifact import load as load_lint
-from vez.metrics import probed
+from vez.metrics import expected, probed
+from vez.metrics.expected import Trained
 from vez.metrics.probed import Probes
 from vez.report import scored
 from vez.report.scored import Row, Scores, read_rows
@@ -126,6 +127,7 @@ class Evidence:
     changes: tuple[str, ...] = ()  # names of the pages that compare one dataset with the next
     people: Results | None = None  # what people said of the pictures
     probes: Probes | None = None  # what losses say without sampling
+    trained: Trained | None = None  # controls that were trained; nothing that chooses looks at them
 
 
 def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
@@ -155,7 +157,10 @@ def gather(study_dir: Path, *, datasets_dir: Path | None = None) -> Evidence:
     lints = tuple(_read_lints(where.parent / "lints", {data.artifact.id for data in datasets}))
     pages = tuple(sorted(page.name for page in (study_dir / "changes").glob("*.html")))
     people, probes = None if samples is None else judging.gather(study_dir), probed.results(study_dir)
-    return Evidence(study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages, people, probes)
+    trained = _read_trained(study_dir, runs, absent)
+    return Evidence(
+        study_dir.name, runs, samples, drawn, scores, datasets, tuple(absent), lints, pages, people, probes, trained
+    )
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -175,6 +180,15 @@ def setting(settings: Mapping[str, Any], name: str) -> Any:
             found = setting(value, name)
             if found is not None:
                 return found
+    return None
+
+
+def _read_trained(study_dir: Path, runs: tuple[Run, ...], absent: list[str]) -> Trained | None:
+    """The trained controls, if they were made after a run as it is now."""
+    trained = expected.read(study_dir)
+    if trained is None or trained.run in {run.artifact.id for run in runs if run.artifact}:
+        return trained
+    absent.append(f"The trained controls were made after an earlier {trained.of}; `vez controls` makes them again.")
     return None
 
 

@@ -41,6 +41,7 @@ def as_json(evidence: Evidence, *, weight: float = 0.5) -> str:
         "selection": _dumped(scores.selection) if scores else {},
         "confirmation": _tables(scores.confirmed) if scores and scores.confirmed else None,
         "controls": dict(scores.controls) if scores else {},
+        "trained_controls": asdict(evidence.trained) if evidence.trained else None,
     }
     return json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 

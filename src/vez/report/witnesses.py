@@ -9,6 +9,7 @@ from markupsafe import Markup
 from vez.judging.analysis import Rate, Verdicts
 from vez.judging.results import Results
 from vez.judging.words import TITLES, headline
+from vez.metrics.expected import Trained
 from vez.report.arms import BASE_LABEL
 from vez.report.charts import Dot, dots
 from vez.report.contest import BASE
@@ -102,6 +103,12 @@ def controls(found: Mapping[str, Any]) -> tuple[Control, ...]:
     return tuple(
         Control(CONTROLS.get(name, capital(_spaced(name))), tuple(_checks(value))) for name, value in found.items()
     )
+
+
+def trained(found: Trained | None) -> tuple[tuple[str, ...], ...]:
+    """A row for each score that was asked of a trained control: control, score, what was expected, found, outcome."""
+    rows = [] if found is None else [(one.title, asked) for one in found.controls for asked in one.asked]
+    return tuple((title, capital(name_of(of.metric)), of.expected, of.found, of.outcome) for title, of in rows)
 
 
 def _question(of: Verdicts, trusted: Verdicts | None, base: str | None) -> Judged:
