@@ -63,6 +63,19 @@ def sdxl(family_folders: dict[str, Path]) -> Base:
     return bases.load(str(family_folders["sdxl"]))
 
 
+@pytest.mark.parametrize("family", ["tiny", "sdxl"])
+def test_latents_are_asked_once_for_several_captions(tiny: Base, sdxl: Base, family: str) -> None:
+    base = {"tiny": tiny, "sdxl": sdxl}[family]
+    text = encode_text(base, ["", "", "a cat", "a dog"])
+    x, frozen = _noisy(2, 8, 8), FrozenUNet(base.unet, FP32)
+    sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * 4, dtype=torch.float32)
+    with torch.inference_mode():
+        told = frozen.told(text.states, pooled=text.pooled, sizes=sizes)
+        wanted = frozen(torch.cat([x, x]), 300, told)
+        torch.testing.assert_close(frozen(x, 300, told), wanted, atol=2e-5, rtol=2e-5)
+        assert not torch.allclose(wanted[:2], wanted[2:], atol=1e-3)
+
+
 def test_the_weights_are_those_of_the_moment_and_stay_as_they_are(tiny: Base) -> None:
     before = {name: value.clone() for name, value in tiny.unet.state_dict().items()}
     text, x = encode_text(tiny, ["a cat"]), _noisy(1, 16, 16)

@@ -131,10 +131,10 @@ def denoise(
     half = _HALF.get(precision or "")
     before: Tensor | None = None
     for move in walk:
-        asked = torch.cat([x, x]) if guided else x  # (2B, 4, h, w)
         if unet is not None and told is not None:
-            out = unet(asked, move.timestep, told).float()
+            out = unet(x, move.timestep, told).float()
         else:
+            asked = torch.cat([x, x]) if guided else x  # (2B, 4, h, w)
             with torch.autocast(base.device.type, half, enabled=half is not None):
                 out = predict(base, asked, move.timestep, text=asked_for, sizes=sizes).float()
         if guided:

@@ -2,7 +2,8 @@
 
 Nothing here can be trained, and a change of the modules' weights is not seen. What is the same in every step of a
 solver is computed once: keys and values of the captions (`FrozenUNet.told`). What is the same for all pictures of a
-batch is computed for one: the time, which becomes the bias of each ResNet's first convolution.
+batch is computed for one: the time, which becomes the bias of each ResNet's first convolution. And what guidance asks
+twice, without a caption and with it, is computed once up to the first layer that reads the caption.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ Mixed = tuple[Tensor, Tensor]
 
 
 _SHALLOW = 40  # numbers a head, below which PyTorch's fused attention is slower than its products on a CPU
-_SCORES = 2 * 2**20  # bytes of scores that are computed at once
+_SMALL = 1024**2  # scores of a head in bfloat16, up to which that kernel took 1.03 to 1.9 times as long as products
+_SCORES = 2**20  # bytes of scores that are computed at once: twice as much took 1.25 times as long
 
 
 class _Norm:
@@ -91,7 +93,7 @@ class _Block:
 
     def __call__(self, x: Tensor, told: Mixed) -> Tensor:
         q, k, v = self.asked(self.norms[0](x)).chunk(3, dim=-1)
-        x = self.outs[0].plus(_mixed(q, k, v, self.heads), x)
+        x = _repeated(self.outs[0].plus(_mixed(q, k, v, self.heads), x), len(told[0]))
         x = self.outs[1].plus(_mixed(self.query(self.norms[1](x)), *told, self.heads), x)
         y = self.norms[2](x)
         gate = torch.ops.aten.gelu_(self.gate(y))
@@ -108,7 +110,7 @@ class _Transformer:
         y = self.into(_tokens(self.norm(x)))
         for block, of in zip(self.blocks, told, strict=True):
             y = block(y, of)
-        return _picture(self.out.plus(y, _tokens(x)), x)
+        return _picture(self.out.plus(y, _repeated(_tokens(x), len(y))), x)
 
 
 class _Level:
@@ -157,12 +159,16 @@ class FrozenUNet:
         return Told(layers, self.sizes[1](F.silu(self.sizes[0](both))))
 
     def __call__(self, x: Tensor, timestep: int, told: Told) -> Tensor:
-        """Noisy latents x (N, 4, h, w) at one timestep -> what the U-Net says, (N, 4, h, w) in its dtype."""
+        """Noisy latents x (B, 4, h, w) at one timestep -> what the U-Net says, (N, 4, h, w) in its dtype.
+
+        It is told of N captions: as many as there are latents, or a multiple, which sees the latents again and again.
+        """
         times = torch.tensor([timestep], device=x.device)
         embedded = sinusoids(times, self.config.block_out_channels[0]).to(self.dtype)
         embedded = self.times[1](F.silu(self.times[0](embedded)))
         time = F.silu(embedded if told.added is None else embedded + told.added)
         layers = iter(told.layers)
+        x = x if len(time) == 1 else _repeated(x, len(time))  # SDXL's time knows of the caption
         x = self.conv_in(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
         skips = [x]
         for level in self.down:
@@ -177,7 +183,7 @@ class FrozenUNet:
         x = self.mid.resnets[1](self.mid.attentions[0](x, next(layers)), time)
         for level in self.up:
             for n, resnet in enumerate(level.resnets):
-                x = resnet(torch.cat([x, skips.pop()], dim=1), time)
+                x = resnet(torch.cat([x, _repeated(skips.pop(), len(x))], dim=1), time)
                 x = level.attentions[n](x, next(layers)) if level.attentions else x
             if level.up is not None:
                 height, width = skips[-1].shape[2:]
@@ -223,6 +229,11 @@ class _PictureAttention:
         return _picture(self.out.plus(_mixed(q, k, v, 1), _tokens(x)), x)
 
 
+def _repeated(x: Tensor, count: int) -> Tensor:
+    """(B, …) -> (count, …), all of it again and again, as it lies in memory."""
+    return x if len(x) == count else torch.cat([x] * (count // len(x)))
+
+
 def _tokens(x: Tensor) -> Tensor:
     """(N, C, h, w), channels last in memory -> (N, h·w, C)."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
@@ -236,7 +247,8 @@ def _picture(tokens: Tensor, like: Tensor) -> Tensor:
 def _mixed(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attention of (N, T, C) to (N, S, C) -> (N, T, C)."""
     depth = q.shape[2] // heads
-    if q.device.type == "cpu" and q.dtype == torch.float32 and depth < _SHALLOW:
+    small = q.dtype == torch.bfloat16 and q.shape[1] * k.shape[1] <= _SMALL
+    if q.device.type == "cpu" and (small or (q.dtype == torch.float32 and depth < _SHALLOW)):
         return _by_products(q, k, v, heads)
     mixed = F.scaled_dot_product_attention(split(q, heads), split(k, heads), split(v, heads))
     return mixed.transpose(1, 2).flatten(2)
@@ -245,16 +257,18 @@ def _mixed(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 def _by_products(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """The same, some heads at a time, so that their scores stay in the cache.
 
-    With 16 numbers a head the fused kernel takes 1.4 times as long, with 40 as long (Zen 5, two cores).
+    In fp32 with 16 numbers a head the fused kernel takes 1.4 times as long, with 40 as long (Zen 5, two cores).
     """
     (count, tokens, width), others = q.shape, k.shape[1]
     depth = width // heads
     q, v = (split(x, heads).reshape(count * heads, -1, depth) for x in (q, v))
     k = split(k, heads).transpose(2, 3).reshape(count * heads, depth, others)
     out = torch.empty_like(q)
-    at_once = max(heads, _SCORES // (tokens * others * q.element_size()))
+    at_once = min(count * heads, max(heads, _SCORES // (tokens * others * q.element_size())))
+    room = q.new_empty(at_once, tokens, others)
     for i in range(0, count * heads, at_once):
         part = slice(i, i + at_once)
-        scores = torch.bmm(q[part], k[part]).mul_(depth**-0.5)
+        scores = room[: len(q[part])]
+        torch.baddbmm(scores, q[part], k[part], beta=0, alpha=depth**-0.5, out=scores)
         torch.bmm(torch.softmax(scores, dim=-1, out=scores), v[part], out=out[part])
     return out.view(count, heads, tokens, depth).transpose(1, 2).reshape(count, tokens, width)
