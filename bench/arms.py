@@ -112,6 +112,7 @@ def fused_attention(base: Base, work: Workload, stack: ExitStack) -> Step:
 
 
 SELECTIVE = 'vez, checkpointing = "selective"'
+INT8 = 'vez, quantize = "int8"'
 MANY = "vez, four variants in one pass"
 RUNGS: dict[str, Maker] = {
     "the examples' loop of diffusers and peft": loop(encodes=True, fused_adam=False),
@@ -125,14 +126,15 @@ RUNGS: dict[str, Maker] = {
     MANY: vez,
 }
 GPU_RUNGS: frozenset[str] = frozenset()
-ARMS: dict[str, Maker] = {**REFERENCES, **COMPILED, SELECTIVE: selective, "vez": vez, **RUNGS}
+ARMS: dict[str, Maker] = {**REFERENCES, **COMPILED, SELECTIVE: selective, INT8: vez, "vez": vez, **RUNGS}
 
 
 def main(name: str, row: str) -> int:
     """Build the arm, then answer."""
     work = workload(json.loads(row))
     device = choose(work.device)
-    base = random_base(work.base, device=device, dtype=DTYPES[work.dtype])
+    kept = "int8" if name == INT8 else work.quantize
+    base = random_base(work.base, device=device, dtype=DTYPES[work.dtype], quantize=kept)
     batches = [random_batch(base, work, seed=i) for i in range(BATCHES)]
     done = 0
     with ExitStack() as stack:

@@ -16,8 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 import torch
 
@@ -27,6 +29,7 @@ from table import HEAD, Row, three, trained
 from vez import demo
 from vez.bench import weights
 from vez.bench.work import Workload
+from vez.config import Checkpointing, Quantize
 from vez.nets.unet import UNetConfig
 from vez.room import Sizes, largest_batch, sizes_of
 
@@ -132,13 +135,13 @@ def room(pairs: int) -> None:
     """The largest batch in each card, by vez's prediction; no GPU has been measured."""
     print("| | " + " | ".join(f"{card} GB" for card in CARDS) + " |\n" + "|---" * (len(CARDS) + 1) + "|")
     for shape, side in (("sd1", 512), ("sdxl", 1024)):
-        for text in (True, False):
-            for how in ("none", "selective", "whole"):
-                trains = "U-Net and text" if text else "U-Net only"
-                given = {"side": side, "ranks": (32,), "text": text, "checkpointing": how}
-                most = [largest_batch(shaped(shape), bytes_free=card * 1e9, **given) for card in CARDS]  # type: ignore[arg-type]
-                cells = [str(n) if n else "—" for n in most]
-                print(f"| {shape} {side}², bf16, {trains}, checkpointing {how} | {' | '.join(cells)} |")
+        for text, kept, how in product((True, False), get_args(Quantize), get_args(Checkpointing)):
+            trains = "U-Net and text" if text else "U-Net only"
+            base = "bf16" if kept == "none" else f"bf16, base in {kept}"
+            given = {"side": side, "ranks": (32,), "text": text, "checkpointing": how, "quantize": kept}
+            most = [largest_batch(shaped(shape), bytes_free=card * 1e9, **given) for card in CARDS]  # type: ignore[arg-type]
+            cells = [str(n) if n else "—" for n in most]
+            print(f"| {shape} {side}², {base}, {trains}, checkpointing {how} | {' | '.join(cells)} |")
 
 
 def shaped(shape: str) -> Sizes:

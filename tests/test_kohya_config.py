@@ -822,6 +822,11 @@ def test_gradient_checkpointing_is_the_whole_kind() -> None:
     assert "checkpointing" not in carry({"gradient_checkpointing": False}, near=Path("c.toml")).tables["study"]
 
 
+def test_a_base_in_eight_bits_stays_one() -> None:
+    assert carry({"fp8_base": True}, near=Path("c.toml")).tables["study"]["quantize"] == "int8"
+    assert "quantize" not in carry({"fp8_base": False}, near=Path("c.toml")).tables["study"]
+
+
 def test_mixed_precision_is_carried_as_it_is() -> None:
     for name, precision in (("fp16", "fp16"), ("bf16", "bf16")):
         assert carry({"mixed_precision": name}, near=Path("c.toml")).tables["study"]["precision"] == precision

@@ -180,6 +180,20 @@ def test_what_cannot_fit_names_the_setting_that_makes_it_fit(thesis: Config) -> 
         assert ("accumulate = 4" in said) == (last == "batch")
 
 
+def test_where_all_else_is_not_enough_the_base_in_eight_bits_is_named(thesis: Config) -> None:
+    least: dict[str, Any] = {"side_by_side": 1, "precision": "bf16", "checkpointing": "whole"}
+    least["variant"] = {k: v.model_copy(update={"batch": 1}) for k, v in thesis.study["thesis"].variant.items()}
+    _, whole, _ = planned(thesis, **least)
+    config, coded, cost = planned(thesis, **least, quantize="int8")
+    peaks = [max(one.peak_bytes for one in made.passes) for made in (whole, coded)]
+    assert 0.8e9 < peaks[0] - peaks[1] < 1e9, "a byte for each of SD 1.5's weights"
+    free = 0.8 * peaks[1] + 1
+    check_memory(config, coded, cost=cost, free=free, device="cpu")
+    config, made, cost = planned(thesis)
+    with pytest.raises(ConfigError, match='batch = 1 and accumulate = 8 and quantize = "int8"'):
+        check_memory(config, made, cost=cost, free=free, device="cpu")
+
+
 def test_where_nothing_fits_that_is_said(thesis: Config) -> None:
     config, made, cost = planned(thesis)
     with pytest.raises(ConfigError, match="no setting makes it fit"):

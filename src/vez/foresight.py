@@ -5,7 +5,6 @@ Loads no model. `vez.plan` has the arithmetic; here are the pictures, the base's
 
 import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -112,34 +111,36 @@ def _way_out(config: Config, study: Study, one: Pass, *, cost: Cost, free: float
     tried: list[str] = []
     before = study.checkpointing
 
-    def fits(now: Study, names: Sequence[str]) -> bool:
-        return SURELY * peak_bytes(config, now, names, cost=cost, device=device) <= free
+    def fits(now: Study) -> bool:
+        return all(SURELY * peak_bytes(config, now, names, cost=cost, device=device) <= free for names in chunks)
 
     chunks: list[tuple[str, ...]] = [one.variants]
     if len(one.variants) > 1:
         for most in range(len(one.variants) - 1, 0, -1):
             chunks = [one.variants[i : i + most] for i in range(0, len(one.variants), most)]
-            if all(fits(study, chunk) for chunk in chunks):
+            if fits(study):
                 break
         tried.append(f"side_by_side = {most}")
-    if not all(fits(study, chunk) for chunk in chunks) and study.precision == "fp32":
+    if not fits(study) and study.precision == "fp32":
         study = study.model_copy(update={"precision": "bf16"})
         tried.append('precision = "bf16"')
     for again in get_args(Checkpointing)[get_args(Checkpointing).index(study.checkpointing) + 1 :]:
-        if all(fits(study, chunk) for chunk in chunks):
+        if fits(study):
             break
         study = study.model_copy(update={"checkpointing": again})
     if study.checkpointing != before:
         tried.append(f'checkpointing = "{study.checkpointing}"')
     first = study.variant[one.variants[0]]
     batch = first.batch
-    while not all(fits(study, chunk) for chunk in chunks) and batch > 1:
+    while not fits(study) and batch > 1:
         batch = max(1, batch // 2)
         variants = {name: variant.model_copy(update={"batch": batch}) for name, variant in study.variant.items()}
         study = study.model_copy(update={"variant": variants})
     if batch < first.batch:
         tried.append(f"batch = {batch} and accumulate = {math.ceil(first.batch * first.accumulate / batch)}")
-    if not all(fits(study, chunk) for chunk in chunks):
+    lighter = study if fits(study) else study.model_copy(update={"quantize": "int8"})
+    tried += ['quantize = "int8"'] * (lighter is not study)
+    if not fits(lighter):
         return "no setting makes it fit: take smaller pictures (resolution), or a machine with more memory"
     return f"set {' and '.join(tried)}"
 

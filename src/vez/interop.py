@@ -313,9 +313,9 @@ def merge(base: Base, state: LoraState, *, strength: float = 1.0) -> Callable[[]
 
 
 def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    if not isinstance(weight, Tensor):
-        raise LoraFileError(f"a {type(module).__name__} has no weight to merge into; detach other adapters first")
+    weight = module._parameters.get("weight")  # one that is made at each reading (quantize) is none to change
+    if weight is None:
+        raise LoraFileError(f"a {type(module).__name__} has no weight to merge into; take the base as it was loaded")
     return weight
 
 

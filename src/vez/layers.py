@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vez.nets.coded import weight_of
 from vez.nets.kernels.blocks import read
 
 
@@ -32,8 +33,8 @@ class LoraConvolution(torch.autograd.Function):
         ``mask`` (V, B·h'·w', R) multiplies what is between them (dropout); None is all ones.
         """
         geometry: Any = (conv.stride, conv.padding, conv.dilation)
-        count, kept = len(down), [x, conv.weight]
-        y = F.conv2d(x, conv.weight, conv.bias, *geometry)  # (V·B, out, h', w')
+        count, kept = len(down), [x]
+        y = F.conv2d(x, weight_of(conv), conv.bias, *geometry)  # (V·B, out, h', w')
         adapting = [(v, rank) for v, rank in enumerate(pair.ranks or [down.shape[1]] * count) if rank]
         for v, rank in adapting:
             d, u = pair.kernels(v, rank, conv.kernel_size, x.dtype)
@@ -43,18 +44,18 @@ class LoraConvolution(torch.autograd.Function):
             y.chunk(count)[v].add_(F.conv2d(hidden, u))
             kept.append(hidden)
         ctx.save_for_backward(mask, *kept)
-        ctx.pair, ctx.geometry, ctx.count, ctx.adapting, ctx.kernel = pair, geometry, count, adapting, conv.kernel_size
+        ctx.pair, ctx.geometry, ctx.count, ctx.adapting, ctx.conv = pair, geometry, count, adapting, conv
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of x; down's and up's are added to the pair's, in fp32 as the parameters are."""
-        mask, x, weight, *kept = ctx.saved_tensors
+        mask, x, *kept = ctx.saved_tensors
         pair: Pair = ctx.pair
         dy, needs_dx = grads[0], ctx.needs_input_grad[0]
-        dx = _gradients(dy, x, weight, ctx.geometry, (True, False))[0] if needs_dx else None
+        dx = _gradients(dy, x, weight_of(ctx.conv), ctx.geometry, (True, False))[0] if needs_dx else None
         for i, (v, rank) in enumerate(ctx.adapting):
-            d, u = pair.kernels(v, rank, ctx.kernel, x.dtype)
+            d, u = pair.kernels(v, rank, ctx.conv.kernel_size, x.dtype)
             hidden = kept[i]
             d_hidden, d_up = _gradients(dy.chunk(ctx.count)[v], hidden, u, _PLAIN, (True, True))
             d_up = d_up.flatten(1).to(pair.up_grad.dtype)

@@ -22,6 +22,7 @@ from vez.base import Base
 from vez.errors import LoraFileError
 from vez.interop import LoraState, LoraWeights, Network, Target, base_keys, parent_of
 from vez.layers import LoraConvLayer, LoraLayer, Pair, Shadow
+from vez.nets.coded import CodedConvolution, CodedLinear, shape_of
 from vez.shape import LoraSpec, Part, modules_of
 
 __all__ = ["Kind", "LoraLayer", "LoraSet", "LoraSpec", "Segment", "Stretch", "attach"]
@@ -234,15 +235,16 @@ def attach(base: Base, variants: Sequence[LoraSpec], *, seed: int) -> LoraSet:
     return lora
 
 
-def _module(base: Base, target: Target) -> nn.Linear | nn.Conv2d:
+def _module(base: Base, target: Target) -> nn.Module:
     """The base's module, which can be adapted. Raises LoraFileError."""
     parent, name = parent_of(base, target)
     module = parent.get_submodule(name)
     if isinstance(module, LoraLayer | LoraConvLayer):
         raise LoraFileError(f"the base {base.name!r} has LoRAs attached already; detach them first")
-    if isinstance(module, nn.Conv2d) and module.kernel_size == (target.kernel, target.kernel) and module.groups == 1:
+    convolution = isinstance(module, nn.Conv2d | CodedConvolution)
+    if convolution and module.kernel_size == (target.kernel, target.kernel) and module.groups == 1:
         return module
-    if not isinstance(module, nn.Linear):
+    if not isinstance(module, nn.Linear | CodedLinear):
         raise LoraFileError(f"{target.path} of {base.name!r} is a {type(module).__name__}, which cannot be adapted")
     return module
 
@@ -253,11 +255,11 @@ def _segments(found: Mapping[str, tuple[Target, Any, tuple[Part | None, ...]]]) 
     for _, group in groupby(found.items(), key=lambda item: (item[1][0].network, item[1][0].encoder)):
         modules = dict(group)
         ranks = {key: max(part.rank for part in parts if part) for key, (_, _, parts) in modules.items()}
-        middle = end + sum(ranks[key] * module.weight[0].numel() for key, (_, module, _) in modules.items())
+        middle = end + sum(ranks[key] * shape_of(module)[1:].numel() for key, (_, module, _) in modules.items())
         for key, (target, module, parts) in modules.items():
-            outputs, inputs = len(module.weight), module.weight[0].numel()
+            outputs, inputs = shape_of(module)[0], shape_of(module)[1:].numel()
             down, up = (slice(at, at + ranks[key] * n) for at, n in ((end, inputs), (middle, outputs)))
-            kernel = tuple(module.weight.shape[2:])
+            kernel = tuple(shape_of(module)[2:])
             segments.append(Segment(key, target, ranks[key], inputs, outputs, kernel, down, up, parts))
             end, middle = down.stop, up.stop
         end = middle

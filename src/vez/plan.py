@@ -255,6 +255,7 @@ def peak_bytes(config: Config, study: Study, names: Sequence[str], *, cost: Cost
         text=any(variant.trains_text for variant in variants),
         specs=[spec_of(variant) for variant in variants],
         checkpointing=study.checkpointing,
+        quantize=study.quantize,
     )
     return plain.peak + _kept_besides(variants, cost) + _long_captions(config, study, variants, cost)
 
@@ -354,6 +355,7 @@ def rate_key(config: Config, study: str, variants: Sequence[str], *, device: str
         *([f"prior {config.dataset[first.prior].resolution}px"] if first.prior else []),
         *([f"checkpointing {one.checkpointing}"] if one.checkpointing != "none" else []),
         *(["compiled"] if one.compile else []),
+        *([one.quantize] if one.quantize != "none" else []),
         *(["preserve"] if any(variant.preserve for variant in several) else []),
     ]
     how = f"{device} {one.precision} {config.dataset[first.dataset].resolution}px batch {batch} x {len(several)}"

@@ -67,7 +67,7 @@ def preflight(
     except torch.OutOfMemoryError as error:
         raise TrainError(
             f"one step of {', '.join(variants)} does not fit into the memory of {base.device}; set a smaller batch, "
-            f'side_by_side = {max(1, len(variants) // 2)} or precision = "bf16"'
+            f'side_by_side = {max(1, len(variants) // 2)}, precision = "bf16" or quantize = "int8"'
         ) from error
     if compile:
         made, seconds = (now - then for now, then in zip(so_far(), before, strict=True))

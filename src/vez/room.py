@@ -3,7 +3,8 @@
 peak = program + weights + LoRAs + step, where
 
 - program: the interpreter and the libraries, before any weight is loaded.
-- weights: U-Net and text encoders in the precision of the run, the VAE in fp32.
+- weights: U-Net and text encoders in the precision of the run, the VAE in fp32. Kept as int8 (`vez.nets.coded`): a byte
+  for each number of a linear layer or convolution inside their blocks, and the largest of these as it is computed with.
 - LoRAs: parameters, gradients and AdamW's two moments, fp32: 16 bytes per parameter. Ranks of variants that train side
   by side are padded to the largest.
 - step: what the forward pass keeps for the backward one (`vez.base.lean`), per sample and variant, times `SPREAD` for
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from vez import ldm
-from vez.config import Checkpointing
+from vez.config import Checkpointing, Quantize
 from vez.errors import ConfigError
 from vez.family import Layout, Target, kohya_keys, layout_of
 from vez.shape import LoraSpec, modules_of
@@ -126,6 +127,21 @@ def text_parameters(sizes: Sizes) -> int:
         layer = 4 * (w * w + w) + 2 * w * f + f + w + 4 * w
         total += (int(text.get("vocab_size", 49408)) + TOKENS) * w + int(text["num_hidden_layers"]) * layer + 2 * w
         total += w * int(text.get("projection_dim", 0)) if len(sizes.texts) > 1 and text is sizes.texts[-1] else 0
+    return total
+
+
+def coded_parameters(sizes: Sizes) -> int:
+    """Those of U-Net and text encoders that int8 keeps in a byte each: weights inside their blocks."""
+    channels, d = sizes.channels, int(sizes.unet["cross_attention_dim"])
+    total = sum(9 * c * c for c in (*channels[:-1], *channels[1:]))
+    for _, inner, out in sizes.layout.sizes():
+        total += 9 * inner * out + 9 * out * out + 4 * channels[0] * out + (inner * out if inner != out else 0)
+    for *_, level, depth in sizes.layout.transformers():
+        c = channels[level]
+        total += 2 * c * c + depth * (18 * c * c + 2 * d * c)
+    for text in sizes.texts:
+        w, f = int(text["hidden_size"]), int(text["intermediate_size"])
+        total += int(text["num_hidden_layers"]) * (4 * w * w + 2 * w * f)
     return total
 
 
@@ -303,6 +319,7 @@ def memory(
     vae: bool = True,
     specs: Sequence[LoraSpec] = (),
     checkpointing: Checkpointing = "none",
+    quantize: Quantize = "none",
 ) -> Memory:
     """The predicted peak of a run of ``len(ranks)`` variants side by side.
 
@@ -315,10 +332,11 @@ def memory(
     per_unet, per_text = lora_parameters(sizes)
     per_rank = (per_unet if unet else 0) + (per_text if text else 0)
     weights = number_bytes * (unet_parameters(sizes) + text_parameters(sizes))
+    weights -= (number_bytes - 1) * coded_parameters(sizes) if quantize == "int8" else 0
     kept = kept_numbers(sizes, side=side, rank=max(ranks), text=text, specs=specs, checkpointing=checkpointing)
     largest = max(9 * inner * out for _, inner, out in sizes.layout.sizes())
     width = lora_numbers(sizes, *specs) if specs else per_rank * max(ranks)
-    step = SPREAD * number_bytes * batch * len(ranks) * kept
+    step = SPREAD * number_bytes * batch * len(ranks) * kept + (number_bytes * largest if quantize == "int8" else 0)
     if on_cpu:
         how = {"rows": batch * len(ranks), "number_bytes": number_bytes}
         step += number_bytes * COPIES * largest
@@ -341,12 +359,13 @@ def largest_batch(
     on_cpu: bool = False,
     text: bool = True,
     checkpointing: Checkpointing = "none",
+    quantize: Quantize = "none",
 ) -> int:
     """The largest batch whose predicted peak fits; 0 where one picture does not."""
     one, two = (
         memory(
             sizes, side=side, batch=n, ranks=ranks, number_bytes=number_bytes, on_cpu=on_cpu, text=text,
-            checkpointing=checkpointing,
+            checkpointing=checkpointing, quantize=quantize,
         ).peak
         for n in (1, 2)
     )  # fmt: skip

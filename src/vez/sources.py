@@ -24,6 +24,7 @@ def load_base(config: Config, device: str, *, study: "Study | None" = None) -> "
         config.source(project.base),
         device=choose(device),
         dtype=DTYPES["fp32" if study is None else study.precision],
+        quantize="none" if study is None else study.quantize,
         vae=project.vae and config.source(project.vae),
         tokenizer=project.tokenizer and config.source(project.tokenizer),
         prediction="v_prediction" if project.prediction == "v" else project.prediction,

@@ -71,7 +71,7 @@ def run(config: Config, name: str, *, device: str = "auto") -> Iterator[Event]:
     yield from lint_datasets(config, name, datasets)
     yield from train_runs(config, name, base=base, datasets=datasets)
     yield from compare_datasets(config, name, datasets)
-    if config.study[name].precision != "fp32":
+    if config.study[name].precision != "fp32" or config.study[name].quantize != "none":
         base = None  # LoRAs are asked and drawn with merged into the base's own numbers, in fp32; one copy at a time
         base = load_base(config, device)
     if probing.is_part_of(config.study[name]):

@@ -78,6 +78,7 @@ def train(
     _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger, "keep": keep}
     shared |= {"save_every": save_every, "validate_every": validate_every} | ({"compile": True} if compile else {})
+    shared |= {} if base.quantize == "none" else {"quantize": base.quantize}
     configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}

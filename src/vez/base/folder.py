@@ -35,7 +35,13 @@ HUB_FILES = (
 
 
 def read_folder(
-    path: Path, *, dtype: torch.dtype, device: torch.device, prediction: Prediction | None = None, has_vae: bool = True
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    prediction: Prediction | None = None,
+    has_vae: bool = True,
+    quantize: bool = False,
 ) -> Parts:
     """The parts of a diffusers folder. ``has_vae`` False: the VAE comes from elsewhere. Raises BaseModelError."""
     weights = _check_files(path)
@@ -52,10 +58,10 @@ def read_folder(
     if len(texts) > 1:
         configs.append(path / "tokenizer_2" / _CONFIGS["tokenizer"])
     return Parts(
-        unet=read_unet(weights["unet"], own, dtype, device),
+        unet=read_unet(weights["unet"], own, dtype, device, quantize=quantize),
         vae=read_vae_weights(weights["vae"], vae_config, device) if has_vae else None,
         text_encoders=tuple(
-            read_text(weights[part], config, dtype, device, projected=n == 1)
+            read_text(weights[part], config, dtype, device, projected=n == 1, quantize=quantize)
             for n, (part, config) in enumerate(zip(texts, texts_own, strict=True))
         ),
         tokenizers=tokenizers,
@@ -108,11 +114,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_unet(weights: Path, config: UNetConfig, dtype: torch.dtype, device: torch.device) -> UNet:
+def read_unet(
+    weights: Path, config: UNetConfig, dtype: torch.dtype, device: torch.device, *, quantize: bool = False
+) -> UNet:
     """A U-Net from its file, frozen; every one of its weights must be in the file, and fit. Raises BaseModelError."""
     return assemble(
-        lambda: UNet(config), _sources(weights), dtype=dtype, device=device, what=str(weights), again=_AGAIN
-    )
+        lambda: UNet(config), _sources(weights), dtype=dtype, device=device, what=str(weights), again=_AGAIN,
+        quantize=quantize,
+    )  # fmt: skip
 
 
 def read_vae_weights(weights: Path, config: VaeConfig, device: torch.device) -> Vae:
@@ -126,7 +135,13 @@ def read_vae_weights(weights: Path, config: VaeConfig, device: torch.device) -> 
 
 
 def read_text(
-    weights: Path, config: TextConfig, dtype: torch.dtype, device: torch.device, *, projected: bool
+    weights: Path,
+    config: TextConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    projected: bool,
+    quantize: bool = False,
 ) -> TextNetwork:
     """A text encoder from its file. Raises BaseModelError."""
     level = "text_model." if projected else ""  # files have it in front of each name or leave it out
@@ -135,7 +150,9 @@ def read_text(
         for name, source in _sources(weights).items()
     }
     make = ProjectedTextEncoder if projected else TextEncoder
-    return assemble(lambda: make(config), sources, dtype=dtype, device=device, what=str(weights), again=_AGAIN)
+    return assemble(
+        lambda: make(config), sources, dtype=dtype, device=device, what=str(weights), again=_AGAIN, quantize=quantize
+    )
 
 
 def _sources(weights: Path) -> dict[str, Source]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vez.base.model import Base
 from vez.nets.blocks import Resnet
 from vez.nets.clip import QuickGELU, TextLayer
+from vez.nets.coded import Coded, CodedConvolution, CodedLinear
 from vez.nets.kernels.blocks import Activation, enter, feed_forward, frozen, gated_norm, leave, read, resnet
 from vez.nets.kernels.convolution import LAST
 from vez.nets.unet import Transformer, TransformerBlock, UNet
@@ -61,6 +62,8 @@ def _lay_last(unet: UNet) -> None:
     for module in unet.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous(memory_format=LAST):
             module.weight.data = module.weight.data.contiguous(memory_format=LAST)
+        elif isinstance(module, CodedConvolution):
+            module.codes = module.codes.contiguous(memory_format=LAST)
 
 
 def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
@@ -71,6 +74,8 @@ def _forward_of(module: nn.Module) -> Callable[..., Tensor] | None:
         TransformerBlock: _transformer_block,
         TextLayer: _text_layer,
         nn.Conv2d: _convolution,
+        CodedConvolution: _convolution,
+        CodedLinear: _linear,
     }
     function = known.get(type(module))
     return None if function is None else partial(function, module)
@@ -80,8 +85,14 @@ def _convolution(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return frozen(x, conv) if _is_frozen(conv) else nn.Conv2d.forward(conv, x)
 
 
+def _linear(module: CodedLinear, x: Tensor) -> Tensor:
+    return read(x, module)[0]  # PyTorch's own would keep the weight that was made
+
+
 def _is_frozen(module: Any) -> bool:
     """Whether a convolution or linear layer is the base's own, of a shape that Stable Diffusion has."""
+    if isinstance(module, Coded):
+        return True
     if type(module) is nn.Linear:
         return not module.weight.requires_grad
     if type(module) is not nn.Conv2d or module.weight.requires_grad:

@@ -10,6 +10,7 @@ from vez.base.model import Base, Parts, Prediction
 from vez.base.single import read_single
 from vez.base.source import locate, tiny_path
 from vez.base.vae import read_vae
+from vez.config import Quantize
 from vez.errors import BaseModelError
 
 PIECE = 75
@@ -26,6 +27,7 @@ def load(
     prediction: Prediction | None = None,
     clip_skip: int | None = None,
     tokens: int = PIECE,
+    quantize: Quantize = "none",
 ) -> Base:
     """Load a base, frozen. Raises BaseModelError.
 
@@ -38,17 +40,19 @@ def load(
         prediction: what the U-Net predicts, where the base says it wrongly or not at all.
         clip_skip: the text encoder's layer that is read, counted from the end (kohya's); None: the family's custom.
         tokens: longest caption, a multiple of 75.
+        quantize: "int8" keeps the weights in U-Net and text encoders' blocks in eight bits (`vez.nets.coded`).
     """
-    where = torch.device(device)
+    where, coded = torch.device(device), quantize == "int8"
     path = tiny_path() if name == "tiny" else locate(name, what="base", patterns=HUB_FILES)
     if path.is_file():
         parts = read_single(
-            path, dtype=dtype, device=where, prediction=prediction, tokenizer=tokenizer, has_vae=vae is None
-        )
+            path, dtype=dtype, device=where, prediction=prediction, tokenizer=tokenizer, has_vae=vae is None,
+            quantize=coded,
+        )  # fmt: skip
     elif tokenizer:
         raise BaseModelError(f"the base {name!r} has a tokenizer of its own; leave tokenizer out of [project]")
     else:
-        parts = read_folder(path, dtype=dtype, device=where, prediction=prediction, has_vae=vae is None)
+        parts = read_folder(path, dtype=dtype, device=where, prediction=prediction, has_vae=vae is None, quantize=coded)
     if vae is not None:
         parts = _with_vae(name, parts, vae, where)
     skip = parts.family.clip_skip if clip_skip is None else clip_skip
@@ -64,7 +68,7 @@ def load(
     if prediction is not None or path.is_file():  # of a file it can hang on its name, which is not in its hash
         settings.append(f"predicts={parts.schedule.prediction_type}")
     base = _base(name, path, parts, where, dtype)
-    return replace(base, clip_skip=skip, chunks=tokens // PIECE, settings=tuple(settings))
+    return replace(base, clip_skip=skip, chunks=tokens // PIECE, settings=tuple(settings), quantize=quantize)
 
 
 def _with_vae(name: str, parts: Parts, source: str, device: torch.device) -> Parts:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from vez.base.attention import plain
+from vez.config import Quantize
 from vez.family import Family, Layout
 from vez.nets.attention import Attention
 from vez.nets.clip import ProjectedTextEncoder, SelfAttention, TextEncoder
+from vez.nets.coded import Scratch, coded_modules
 from vez.nets.tokens import Tokenizer
 from vez.nets.unet import UNet
 from vez.nets.vae import Vae
@@ -98,6 +100,8 @@ class Base:
     settings: tuple[str, ...] = ()
     """What was asked for besides its files, and makes it another base."""
     notes: tuple[str, ...] = ()
+    quantize: Quantize = "none"
+    """How its weights are kept; no part of its identity, since what is drawn with is always as it is."""
 
     @property
     def text_encoder(self) -> TextNetwork:
@@ -119,6 +123,7 @@ class Base:
             f"{self.size} px",
             f"{75 * self.chunks} tokens",
             *([f"clip skip {self.clip_skip}"] if self.clip_skip != self.family.clip_skip else []),
+            *(["weights kept as int8"] if self.quantize == "int8" else []),
             *self.notes,
         ]
         return f"base {self.name}: {', '.join(said)}"
@@ -143,7 +148,10 @@ def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
     """
     own, networks = base.dtype, (base.unet, *base.text_encoders)
     kept = [(p, p.data) for network in networks for p in network.parameters() if p.dtype != dtype]
+    coded, scratch = list(coded_modules(*networks)), Scratch()
     try:
+        for module in coded:
+            module.computes, module.scratch = dtype, scratch
         for parameter, data in kept:
             parameter.data = data.to(dtype)
         base.dtype = dtype
@@ -151,6 +159,8 @@ def computing_in(base: Base, dtype: torch.dtype) -> Iterator[None]:
     finally:
         for parameter, data in kept:
             parameter.data = data
+        for module in coded:
+            module.computes, module.scratch = own, None
         base.dtype = own
 
 

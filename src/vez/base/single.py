@@ -74,6 +74,7 @@ def read_single(
     prediction: Prediction | None = None,
     tokenizer: str | None = None,
     has_vae: bool = True,
+    quantize: bool = False,
 ) -> Parts:
     """The parts of a single-file checkpoint. ``has_vae`` False: the VAE comes from elsewhere. Raises BaseModelError."""
     file = open_weights(path)
@@ -88,10 +89,10 @@ def read_single(
     if found.vae is None and has_vae:
         raise BaseModelError(f"{path} holds no VAE; name one as vae in [project] (a file, a folder or a hub id)")
     return Parts(
-        unet=_unet(file, found.unet, dtype, device),
+        unet=_unet(file, found.unet, dtype, device, quantize=quantize),
         vae=vae_of(file, found.vae, ldm.VAE, device) if found.vae and has_vae else None,
         text_encoders=tuple(
-            _text(file, prefix, config, words, dtype, device, projected=n == 1)
+            _text(file, prefix, config, words, dtype, device, projected=n == 1, quantize=quantize)
             for n, (prefix, config) in enumerate(found.texts)
         ),
         tokenizers=(words,) * len(found.texts),
@@ -164,7 +165,7 @@ def _tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
     return read_tokenizer(folder), next(f for f in (folder / "vocab.json", folder / "tokenizer.json") if f.is_file())
 
 
-def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype, device: torch.device) -> UNet:
+def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype, device: torch.device, *, quantize: bool) -> UNet:
     sources: dict[str, Source] = {}
     for name in file.shapes:
         if name.startswith(ldm.UNET):
@@ -174,7 +175,7 @@ def _unet(file: Weights, config: dict[str, Any], dtype: torch.dtype, device: tor
     own = UNetConfig.of(config)
     return assemble(
         lambda: UNet(own), sources, dtype=dtype, device=device, what=f"the U-Net in {file.path}", again=_AGAIN,
-        complete=True,
+        complete=True, quantize=quantize,
     )  # fmt: skip
 
 
@@ -215,6 +216,7 @@ def _text(
     device: torch.device,
     *,
     projected: bool,
+    quantize: bool,
 ) -> TextNetwork:
     """One text encoder; OpenCLIP's fused q‖k‖v are taken apart and its projection is turned."""
     if len(words) > config["vocab_size"]:
@@ -244,5 +246,5 @@ def _text(
     make = ProjectedTextEncoder if projected else TextEncoder
     return assemble(
         lambda: make(own), sources, dtype=dtype, device=device, what=f"the text encoder in {file.path}", again=_AGAIN,
-        complete=True,
+        complete=True, quantize=quantize,
     )  # fmt: skip

@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def measure(work: Workload) -> Measured:
     """Build the base, train ``work.steps`` steps after two to warm up, and count one more."""
     device, dtype = choose(work.device), DTYPES[work.dtype]
-    base = random_base(work.base, device=device, dtype=dtype)
+    base = random_base(work.base, device=device, dtype=dtype, quantize=work.quantize)
     with computing(base, dtype, pixels=work.size, checkpointing=work.checkpointing, compile=work.compile):
         batch = random_batch(base, work)
         step = trainer(base, work.specs)

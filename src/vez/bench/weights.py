@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from vez.base import Base, Schedule, load
 from vez.base.model import TextNetwork
+from vez.config import Quantize
 from vez.errors import ConfigError
 from vez.family import FAMILIES, layout_of
 from vez.nets.clip import ProjectedTextEncoder, TextConfig, TextEncoder
+from vez.nets.coded import code, coded_modules
 from vez.nets.unet import UNet, UNetConfig
 
 # The configurations that the published bases have in diffusers' layout (v1-5, 2-1, xl-base-1.0).
@@ -60,13 +62,13 @@ VAE: dict[str, Any] = {
 _REPEATED = 2**18  # random numbers drawn; the weights repeat them, since drawing 900 million takes half a minute
 
 
-def random_base(shape: str, *, device: torch.device, dtype: torch.dtype) -> Base:
+def random_base(shape: str, *, device: torch.device, dtype: torch.dtype, quantize: Quantize = "none") -> Base:
     """A frozen base: "tiny" as it is shipped; "sd1", "sd2" or "sdxl", random in that family's shapes.
 
     The random ones have no VAE and no tokenizer: a training step meets neither. Raises ConfigError for another name.
     """
     if shape == "tiny":
-        return load("tiny", device=device, dtype=dtype)
+        return load("tiny", device=device, dtype=dtype, quantize=quantize)
     if shape not in UNETS:
         raise ConfigError(f"there is no shape {shape!r} to measure; take tiny, {', '.join(UNETS)}")
     family = FAMILIES[shape]
@@ -77,6 +79,8 @@ def random_base(shape: str, *, device: torch.device, dtype: torch.dtype) -> Base
         encoders: tuple[TextNetwork, ...] = (TextEncoder(texts[0]), *(ProjectedTextEncoder(text) for text in texts[1:]))
     numbers = torch.randn(_REPEATED, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     for network in (unet, *encoders):
+        if quantize == "int8":
+            code(network)
         network.to(dtype).to_empty(device=device)
         _fill(network.eval().requires_grad_(False), numbers)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -99,6 +103,7 @@ def random_base(shape: str, *, device: torch.device, dtype: torch.dtype) -> Base
         weights={},
         files=(),
         clip_skip=family.clip_skip,
+        quantize=quantize,
     )
 
 
@@ -109,6 +114,14 @@ def _fill(network: nn.Module, numbers: Tensor) -> None:
         if parameter.dim() < 2:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
-        scaled = numbers / math.sqrt(parameter[0].numel())
-        for piece in torch.split(parameter.view(-1), len(scaled)):
-            piece.copy_(scaled[: len(piece)])
+        _gaussian_(parameter, numbers)
+    for module in coded_modules(network):
+        weight = numbers.new_empty(module.shape)
+        _gaussian_(weight, numbers)
+        module.take(weight)
+
+
+def _gaussian_(weight: Tensor, numbers: Tensor) -> None:
+    scaled = numbers / math.sqrt(weight[0].numel())
+    for piece in torch.split(weight.view(-1), len(scaled)):
+        piece.copy_(scaled[: len(piece)])

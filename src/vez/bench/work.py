@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, get_args
 
-from vez.config import Checkpointing, Config, Precision, Variant
+from vez.config import Checkpointing, Config, Precision, Quantize, Variant
 from vez.errors import ConfigError, TrainError
 from vez.family import family_of
 from vez.plan import Pass, span
@@ -39,6 +39,7 @@ class Workload:
     checkpointing: Checkpointing = "none"
     shapes: tuple[Mapping[str, Any], ...] = ()
     compile: bool = False
+    quantize: Quantize = "none"
 
     @property
     def specs(self) -> tuple[LoraSpec, ...]:
@@ -105,6 +106,7 @@ class Measured:
         work, ms = self.work, [1e3 * s for s in self.seconds]
         again = "" if work.checkpointing == "none" else f", checkpointing {work.checkpointing}"
         again += ", compiled" if work.compile else ""
+        again += "" if work.quantize == "none" else f", weights kept as {work.quantize}"
         own = ", with the convolutions, blocks and networks of vez.toml" if work.shapes else ""
         variants = f"{len(work.ranks)} variants" if len(work.ranks) > 1 else "1 variant"
         return "\n".join(
@@ -167,6 +169,7 @@ def work_of(config: Config, study: str, one: Pass, *, sizes: Sizes, device: str,
         checkpointing=config.study[study].checkpointing,
         shapes=() if plain else tuple(shapes),
         compile=config.study[study].compile,
+        quantize=config.study[study].quantize,
     )
 
 

@@ -27,7 +27,7 @@ from vez.config.data import (
     Waiver,
     WordCheckName,
 )
-from vez.config.study import Checkpointing, Precision, Prompt, Sampling, Study
+from vez.config.study import Checkpointing, Precision, Prompt, Quantize, Sampling, Study
 from vez.config.table import Name, Table
 from vez.config.variant import Variant
 from vez.errors import ConfigError
@@ -48,6 +48,7 @@ __all__ = [
     "Precision",
     "Project",
     "Prompt",
+    "Quantize",
     "Rule",
     "Sampling",
     "Study",

@@ -10,6 +10,7 @@ from vez.config.vary import spread
 
 Checkpointing = Literal["none", "selective", "whole"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Quantize = Literal["none", "int8"]
 
 
 class Sampling(Table):
@@ -125,6 +126,8 @@ class Study(Table):
     alone."""
     precision: Precision = "fp32"
     """What the base computes in: bf16 is faster where the machine has it, fp16 on older GPUs. A LoRA is fp32 always."""
+    quantize: Quantize = "none"
+    """How the frozen base lies in memory while LoRAs train: as it is computed in, or in 8 bits, int8 (fp8_base)."""
     checkpointing: Checkpointing = "none"
     """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
     compile: bool = False

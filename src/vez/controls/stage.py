@@ -59,7 +59,8 @@ def make(
             drawer, concept, into / "data" / "class", project=config.project, sampling=study.sampling,
             precision=study.precision,
         )  # fmt: skip
-    teacher = drawer if base is not None and study.precision == "fp32" else load_base(config, device, study=study)
+    own = study.precision == "fp32" and study.quantize == "none"
+    teacher = drawer if base is not None and own else load_base(config, device, study=study)
     for kind in study.controls:
         file = into / "runs" / f"{PREFIX}{kind}-{seed}"
         if kind == "random":

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vez.errors import BaseModelError
+from vez.nets.coded import Coded, code
 
 _HEADER_LIMIT = 100 * 2**20  # bytes, safetensors' own limit
 _DTYPES = {
@@ -112,6 +113,7 @@ def assemble(
     what: str,
     again: str,
     complete: bool = False,
+    quantize: bool = False,
 ) -> _Network:
     """A network with these weights, frozen; none is made up. Raises BaseModelError.
 
@@ -123,6 +125,7 @@ def assemble(
         what: what errors call the network.
         again: what errors end with: what to do about it.
         complete: whether it is an error, too, if weights are left over.
+        quantize: whether the weights of its blocks are kept in eight bits (`vez.nets.coded`), each once it is read.
     """
     with torch.device("meta"):
         network = make()
@@ -132,6 +135,8 @@ def assemble(
         odd, verb = [name for name in sources if name not in wanted], "has beyond its build"
     if odd:
         raise BaseModelError(f"{what} {verb} {odd[0]!r} and {len(odd) - 1} more weights; {again}")
+    if quantize:
+        code(network)
     for name, shape in wanted.items():
         value = sources[name]()
         if tuple(value.shape) != shape:
@@ -141,5 +146,9 @@ def assemble(
             )
         parent, _, leaf = name.rpartition(".")
         weight = value.to(device=device, dtype=dtype).contiguous()
-        network.get_submodule(parent).register_parameter(leaf, nn.Parameter(weight, requires_grad=False))
+        module = network.get_submodule(parent)
+        if isinstance(module, Coded) and leaf == "weight":
+            module.take(weight)
+        else:
+            module.register_parameter(leaf, nn.Parameter(weight, requires_grad=False))
     return network.eval()

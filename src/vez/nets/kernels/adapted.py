@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vez.nets.coded import Coded
 from vez.nets.kernels.products import by_onednn, each_added_, each_linear, each_matmul, linear, matmul
 
 _LARGE = 2**25  # operations of an up's gradient from which it is asked of oneDNN, the thinner factor first
@@ -35,11 +36,16 @@ class Update(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A linear layer: ``weight`` (out, in), frozen, and its update, if it has one."""
+    """A linear layer: a frozen weight, or what makes it at each reading, and its update, if it has one."""
 
-    weight: Tensor
+    frozen: Tensor | Coded
     bias: Tensor | None
     update: Update | None
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in), to be used at once."""
+        return self.frozen if isinstance(self.frozen, Tensor) else self.frozen.borrowed.flatten(1)
 
 
 class Layers:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vez.nets.coded import Coded, weight_of
 from vez.nets.kernels.adapted import Layer, Layers
 from vez.nets.kernels.convolution import LAST, convolve, convolve_back
 from vez.nets.kernels.norms import (
@@ -32,7 +33,7 @@ def layers_of(*modules: Any) -> Layers:
     for module in modules:
         update = getattr(module, "pair", None)
         own = module if update is None else module.base
-        found.append(Layer(own.weight.flatten(1), own.bias, update))
+        found.append(Layer(own if isinstance(own, Coded) else own.weight.flatten(1), own.bias, update))
     return Layers(found)
 
 
@@ -174,12 +175,12 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, conv: Any) -> Tensor:
         ctx.conv, ctx.shape = conv, x.shape
-        return convolve(x, conv.weight, conv.bias, stride=conv.stride[0], padding=conv.padding[0])
+        return convolve(x, weight_of(conv), conv.bias, stride=conv.stride[0], padding=conv.padding[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
         conv = ctx.conv
-        return convolve_back(grads[0], ctx.shape, conv.weight, stride=conv.stride[0], padding=conv.padding[0]), None
+        return convolve_back(grads[0], ctx.shape, weight_of(conv), stride=conv.stride[0], padding=conv.padding[0]), None
 
 
 def resnet(x: Tensor, time: Tensor | None, block: Any) -> Tensor:
@@ -192,13 +193,13 @@ def resnet(x: Tensor, time: Tensor | None, block: Any) -> Tensor:
 class _Resnet(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, time: Tensor | None, block: Any) -> Tensor:
-        between = convolve(group_norm(x, block.norm1, gate=True), block.conv1.weight, block.conv1.bias, padding=1)
+        between = convolve(group_norm(x, block.norm1, gate=True), weight_of(block.conv1), block.conv1.bias, padding=1)
         if time is not None:
             between.add_(time[:, :, None, None])
-        out = convolve(group_norm(between, block.norm2, gate=True), block.conv2.weight, block.conv2.bias, padding=1)
+        out = convolve(group_norm(between, block.norm2, gate=True), weight_of(block.conv2), block.conv2.bias, padding=1)
         ctx.save_for_backward(x, between)
         ctx.block = block
-        return out.add_(convolve(x, block.conv_shortcut.weight, block.conv_shortcut.bias) if block.widens else x)
+        return out.add_(convolve(x, weight_of(block.conv_shortcut), block.conv_shortcut.bias) if block.widens else x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -206,12 +207,12 @@ class _Resnet(torch.autograd.Function):
         block, dy = ctx.block, grads[0]
         if not dy.is_contiguous(memory_format=LAST) and x.is_contiguous(memory_format=LAST):
             dy = dy.contiguous(memory_format=LAST)
-        back = convolve_back(dy, between.shape, block.conv2.weight, padding=1)
+        back = convolve_back(dy, between.shape, weight_of(block.conv2), padding=1)
         back = group_norm_back(back, between, block.norm2, gate=True)
         d_time = back.sum(dim=(2, 3)) if ctx.needs_input_grad[1] else None
-        back = convolve_back(back, x.shape, block.conv1.weight, padding=1)
+        back = convolve_back(back, x.shape, weight_of(block.conv1), padding=1)
         dx = group_norm_back(back, x, block.norm1, gate=True)
-        dx.add_(convolve_back(dy, x.shape, block.conv_shortcut.weight) if block.widens else dy)
+        dx.add_(convolve_back(dy, x.shape, weight_of(block.conv_shortcut)) if block.widens else dy)
         return dx, d_time, None
 
 
