@@ -205,7 +205,7 @@ def _lora(into: Path) -> bytes:
 
 VARIANT = Variant(dataset="tiny", batch=2, rank=4, lr_unet=1e-3, lr_text=5e-4)
 NEAR = 0.01
-"""How far losses may be from those without it, of their own size; of the small random base they were 0.001 off."""
+"""How far losses may be from those without it, of their own size."""
 
 
 def test_it_learns_what_it_learns_without(random_base_folder: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from vez.errors import LoraFileError
 from vez.interop import LoraState, LoraWeights, Network, Target, base_keys, parent_of
 from vez.layers import LoraConvLayer, LoraLayer, Pair, Shadow
 from vez.nets.coded import CodedConvolution, CodedLinear, shape_of
+from vez.pages import Zeros
 from vez.shape import LoraSpec, Part, modules_of
 
 __all__ = ["Kind", "LoraLayer", "LoraSet", "LoraSpec", "Segment", "Stretch", "attach"]
@@ -89,7 +90,8 @@ class LoraSet:
             if own:
                 self.columns[network] = slice(min(part.start for part in own), max(part.stop for part in own))
         self.params = torch.zeros(len(specs), max(s.up.stop for s in segments), device=base.device)
-        self.grads = torch.zeros_like(self.params)
+        self._gradients = Zeros(self.params.shape, device=base.device)
+        self.grads = self._gradients.tensor
         self._shadow = Shadow(self.params)
         self.stretches = [_stretches(segments, v) for v in range(len(specs))]
         self._layers: list[tuple[nn.Module, str, LoraLayer | LoraConvLayer]] = []
@@ -206,6 +208,10 @@ class LoraSet:
         finally:
             for parent, name, layer in self._layers:
                 setattr(parent, name, layer)
+
+    def clear_gradients(self) -> None:
+        """Zeros again, and no memory where that can be."""
+        self._gradients.clear()
 
     def detach(self) -> None:
         """Give the base its own modules back; doing so twice is fine."""

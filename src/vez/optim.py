@@ -75,7 +75,7 @@ class AdamW:
                 continue
             for columns, lr in self._stretches(v, rate):
                 self._update(v, columns, lr=lr, rate=rate, clip=rate.clipping(norm))
-        self.lora.grads.zero_()
+        self.lora.clear_gradients()
 
     def _stretches(self, variant: int, rate: Rates) -> Iterator[tuple[slice, float]]:
         """Columns that share a learning rate, as far as they reach."""

@@ -77,8 +77,7 @@ def train(
     """
     _refuse_unlike(variants, into, prior, named=bool(trigger and noun))
     shared: dict[str, Any] = {"seed": seed, "steps": steps, "precision": precision, "trigger": trigger, "keep": keep}
-    shared |= {"save_every": save_every, "validate_every": validate_every} | ({"compile": True} if compile else {})
-    shared |= {} if base.quantize == "none" else {"quantize": base.quantize}
+    shared |= {"save_every": save_every, "validate_every": validate_every} | _how(base, compile)
     configs = _configs(variants, shared, noun)
     parents = {"base": base.sha256, "dataset": dataset.id} | ({} if prior is None else {"prior": prior.id})
     ids = {name: artifact_id(KIND, parents, config, VERSION) for name, config in configs.items()}
@@ -139,6 +138,12 @@ def _configs(variants: Mapping[str, Variant], shared: Mapping[str, Any], noun: s
     """Each variant's run as its manifest names it."""
     words = {name: {"noun": noun} if variant.preserve else {} for name, variant in variants.items()}
     return {name: {"name": name, "variant": _setting(v), **shared, **words[name]} for name, v in variants.items()}
+
+
+def _how(base: Base, compile: bool) -> dict[str, Any]:
+    """How it computes, where that is not the usual way: ids made before there were others stay as they are."""
+    compiled: dict[str, Any] = {"compile": True} if compile else {}
+    return compiled if base.quantize == "none" else compiled | {"quantize": base.quantize}
 
 
 def _setting(variant: Variant) -> dict[str, Any]:

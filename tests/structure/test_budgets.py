@@ -12,7 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 # Raised only on purpose, in the commit that needs it.
-PACKAGE_LINES = 44_000  # with SDXL, LoCon, the suite of prompts, judging and the scores
+PACKAGE_LINES = 45_000  # with SDXL, LoCon, the suite of prompts, judging, the scores and trained controls
 FORBIDDEN = {"util", "utils", "common", "helper", "helpers", "misc", "tools"}
 # A broad except may stand only where a job of another's making is run.
 BROAD_EXCEPT_ALLOWED = {"mirror.py"}

@@ -32,6 +32,7 @@ MAY_IMPORT_HEAVY = {
     "noising.py",
     "losses.py",
     "samples.py",
+    "pages.py",
     "preserve.py",
     "checkpoint.py",
     "interop.py",

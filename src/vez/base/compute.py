@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from vez.base.checkpointing import checkpointed
+from vez.base.frugal import few_primitives, giving_back, large
 from vez.base.lean import lean
 from vez.base.model import Base, computing_in, plain_attention
 from vez.config import Checkpointing
@@ -29,6 +30,9 @@ def computing(
         if plain:
             stack.enter_context(plain_attention(base))
         stack.enter_context(lean(base))
+        if base.device.type == "cpu" and large(base.unet):
+            few_primitives()
+            stack.enter_context(giving_back(base.unet))
         stack.enter_context(checkpointed(base, checkpointing))
         if compile:
             stack.enter_context(compiled(base.device))

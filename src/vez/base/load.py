@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from vez.base.folder import HUB_FILES, read_folder
+from vez.base.frugal import few_primitives, large
 from vez.base.model import Base, Parts, Prediction
 from vez.base.single import read_single
 from vez.base.source import locate, tiny_path
@@ -67,6 +68,8 @@ def load(
     settings = [f"clip_skip={skip}"] * (skip != parts.family.clip_skip) + [f"tokens={tokens}"] * (tokens != PIECE)
     if prediction is not None or path.is_file():  # of a file it can hang on its name, which is not in its hash
         settings.append(f"predicts={parts.schedule.prediction_type}")
+    if where.type == "cpu" and large(parts.unet):
+        few_primitives()
     base = _base(name, path, parts, where, dtype)
     return replace(base, clip_skip=skip, chunks=tokens // PIECE, settings=tuple(settings), quantize=quantize)
 
