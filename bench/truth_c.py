@@ -1,9 +1,10 @@
 """Truth test, level C: LoRAs with planted defects, judged by vez and by the oracle that knows the drawn world.
 
-`python bench/truth_c.py make FOLDER` draws datasets, trains 16 LoRAs on `tiny` and samples them with the stages of
-`vez.study`; cut short and called again it goes on (about 30 minutes of one core in all). `python bench/truth_c.py read
-FOLDER` scores them, lets the oracle read the same pictures and prints what agrees; `--write docs/truth.md` puts it into
-the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by those numbers.
+`python bench/truth_c.py make FOLDER` draws datasets, trains three sets of LoRAs on `tiny` and samples them with the
+stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the doses' LoRAs without drawing, and
+may be left out. `read FOLDER` scores all, lets the oracle read the same pictures and prints what agrees; `--write
+docs/truth.md` puts it into the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by
+those numbers.
 """
 
 import argparse
@@ -68,12 +69,12 @@ DRAWN = {"check": truth_c_check.draw_datasets, "doses": truth_c_doses.draw_datas
 def main() -> None:
     """Make the study, or read it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("do", choices=("make", "read", "page"))
+    parser.add_argument("do", choices=("make", "probe", "read", "page"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("truth-c"))
     parser.add_argument("--write", type=Path, help="the page whose section is replaced")
     given = parser.parse_args()
-    if given.do == "make":
-        make(given.folder)
+    if given.do in ("make", "probe"):
+        {"make": make, "probe": probe}[given.do](given.folder)
         return
     data = json.loads(NUMBERS.read_text(encoding="utf-8")) if given.do == "page" else read(given.folder)
     text = truth_c_page.page(data, WRONGS)
@@ -114,19 +115,31 @@ def make(folder: Path) -> None:
                 print(f"{config.root.name} {name} {stage.__name__}: {took}", flush=True)
 
 
+def probe(folder: Path) -> None:
+    """Ask the doses' LoRAs without drawing, which takes longer than to score them all."""
+    *_, doses = configs(folder)
+    for name in doses.study:
+        for _ in study.probe_runs(doses, name, device="cpu"):
+            pass
+
+
 def read(folder: Path) -> dict[str, Any]:
-    """Probe and score everything, ask the oracle, and see which checkpoint either would take."""
+    """Score everything, ask the oracle, and see which checkpoint either would take."""
     for config in configs(folder):
         for name in config.study:
-            for stage in (study.probe_runs, study.score_samples):
-                for _ in stage(config, name, device="cpu"):
-                    pass
-    main, word, check = configs(folder)
+            for _ in study.score_samples(config, name, device="cpu"):
+                pass
+    main, word, *later = configs(folder)
+    check, doses = later
     found = {
         "first": truth_c_read.read_set([of.root / "studies" / name for of in (main, word) for name in of.study]),
-        "check": truth_c_read.read_set([check.root / "studies" / name for name in check.study]),
+        **{of.root.name: truth_c_read.read_set([of.root / "studies" / name for name in of.study]) for of in later},
     }
-    grids = {"first": (main, "good", GRID), "check": (check, "sound", truth_c_check.GRID)}
+    grids = {
+        "first": (main, "good", GRID),
+        "check": (check, "sound", truth_c_check.GRID),
+        "doses": (doses, "dose", truth_c_doses.GRID),
+    }
     for part, (config, run, grid) in grids.items():
         names = {step: run if step == grid[-1] else f"{run}@{step}" for step in grid}
         lengths = config.root / "studies" / "lengths"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
+import truth_world
 from vez.config import Config, Prompt, Study
 from vez.demo.make_project import hand_caption
 from vez.demo.world.scene import Scene, draw, random_scene
 from vez.images.pixels import pixels_sha256
-from vez.suite.tiny import LINES
 
 TRIGGER, NOUN, DESCRIBES = "nosnjaoutfit", "folk costume", "traditional Serbian folk costume"
 HELD = {"full": 3, "upper": 2, "seated": 1}
@@ -77,15 +77,7 @@ def study_of(
 
 def prompts(shares: Mapping[tuple[str, str], tuple[int, int]]) -> tuple[Prompt, ...]:
     """The sets A, B, D, E and F of the suite for `tiny`, the first prompts of each at few noises."""
-    taken: dict[tuple[str, str], int] = {}
-    found = []
-    for prompt in LINES["garment"]:
-        place = (str(prompt.set), prompt.role)
-        most, seeds = shares.get(place, (0, 0))
-        taken[place] = taken.get(place, 0) + 1
-        if taken[place] <= most:
-            found.append(prompt.model_copy(update={"seeds": seeds}))
-    return tuple(found)
+    return tuple(prompt.model_copy(update={"seeds": seeds}) for prompt, seeds in truth_world.chosen(shares))
 
 
 def scenes(views: Mapping[str, int], rng: random.Random, *, place: str | None = None) -> list[Scene]:

@@ -16,8 +16,8 @@ BEGIN, END = "<!-- level C: made by bench/truth_c.py -->", "<!-- end of level C 
 PLOT = "truth-c.svg"
 ENOUGH = 0.8
 """Rank correlation that is asked for."""
-SETS = {"first": "the 16", "check": "the check"}
-"""The LoRAs that were looked at while metrics and limits were changed, and those that were not."""
+SETS = {"first": "the 16", "check": "the check", "doses": "the doses"}
+"""The LoRAs that were looked at while metrics and limits were changed, and two sets that were scored once."""
 TITLES = {
     "F": "Is the costume there? (similarity)",
     "P": "Is the rest as asked? (T2 less the base's)",
@@ -107,12 +107,15 @@ def sides(table: Arms, metric: str, truth: str, at: float, keep: str) -> tuple[l
     sign = 1 if keep == "above" else -1
     found: tuple[list[float], list[float]] = [], []
     for of in table.values():
-        found[sign * (of[f"oracle {truth}"] - at) < 0].append(of[f"vez {metric}"])
+        if f"vez {metric}" in of:
+            found[sign * (of[f"oracle {truth}"] - at) < 0].append(of[f"vez {metric}"])
     return found
 
 
 def misjudged(good: Sequence[float], bad: Sequence[float], limit: float, *, higher: bool) -> str:
     """Of those that the oracle lets pass how many the limit stops, and of the others how many it lets pass."""
+    if not good and not bad:
+        return "not measured"
     sign = 1 if higher else -1
     stopped = sum(sign * (value - limit) < 0 for value in good)
     passed = sum(sign * (value - limit) > 0 for value in bad)
@@ -175,7 +178,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-WIDTH, HEIGHT, SIDE = 1020, 760, 270
+WIDTH, ROW, SIDE = 1020, 370, 270
+HEIGHT = 20 + ROW * len(SETS)
 INK, MUTED, DOT = "#222222", "#777777", "#1f6feb"
 
 
@@ -192,7 +196,7 @@ def plot(data: Mapping[str, Any]) -> str:
     for row, (part, title) in enumerate(SETS.items()):
         for i, (name, (truth, metric)) in enumerate(AXES.items()):
             words = f"{title}: {TITLES[name]}"
-            parts += _scatter(data[part]["arms"], truth, metric, words, left=50 + i * 335, top=40 + row * 370)
+            parts += _scatter(data[part]["arms"], truth, metric, words, left=50 + i * 335, top=40 + row * ROW)
     return "\n".join([*parts, "</svg>\n"])
 
 

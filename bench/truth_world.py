@@ -231,8 +231,8 @@ def training() -> tuple[Picture, ...]:
     return tuple(draw(scene, seed=seed)[0] for scene, seed in _drawn_costumes(24, 5))
 
 
-def prompts(shares: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Prompt, int]]:
-    """The suite's prompts with their numbers of noises."""
+def chosen(shares: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Prompt, int]]:
+    """The first so many prompts of each set and role of the suite for `tiny`, and their numbers of noises."""
     taken: dict[tuple[str, str], int] = {}
     found = []
     for prompt in LINES["garment"]:
@@ -240,8 +240,16 @@ def prompts(shares: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Pro
         most, seeds = shares.get(place, (0, 0))
         taken[place] = taken.get(place, 0) + 1
         if taken[place] <= most:
-            words = {"text": PROJECT.expand(prompt.text).replace("{wrong}", "zukvaroutfit"), "context": prompt.context}
-            found.append((prompt.model_copy(update=words), seeds))
+            found.append((prompt, seeds))
+    return found
+
+
+def prompts(shares: Mapping[tuple[str, str], tuple[int, int]]) -> list[tuple[Prompt, int]]:
+    """The suite's prompts in the project's words, with their numbers of noises."""
+    found = []
+    for prompt, seeds in chosen(shares):
+        words = {"text": PROJECT.expand(prompt.text).replace("{wrong}", "zukvaroutfit"), "context": prompt.context}
+        found.append((prompt.model_copy(update=words), seeds))
     return found
 
 

@@ -49,7 +49,7 @@ def test_at_least_twelve_loras_and_every_defect_is_there(bench: ModuleType, data
         wrong = bench.WRONGS[name]
         trained = {variant for config in configs for s in config.study.values() for variant in s.variant}
         assert trained == {arm.partition("@")[0] for arm in wrong} and len(wrong) >= 12
-        assert name not in data or data[name]["arms"].keys() == wrong.keys()
+        assert data[name]["arms"].keys() == wrong.keys()
 
 
 def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Path) -> None:
@@ -105,6 +105,7 @@ def test_a_limit_lies_where_it_misjudges_least(bench: ModuleType) -> None:
     assert halves.line([0.1], [], keep="below") is None
     assert halves.area([2.0, 3.0], [1.0, 2.0]) == 0.875
     assert writer.misjudged([0.5, 0.2], [0.1, 0.6], 0.3, higher=True) == "1 of 2 stopped, 1 of 2 let pass, AUC 0.50"
+    assert writer.misjudged([], [], 0.3, higher=True) == "not measured"
     assert writer.misjudged([0.1, 0.2], [0.5], 0.3, higher=False) == "0 of 2 stopped, 0 of 1 let pass, AUC 1.00"
 
 
