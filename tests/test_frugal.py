@@ -1,4 +1,4 @@
-"""What is given back to the system while a large base trains; and that gradients are zeros again after it."""
+"""What a large base does without on a processor; and that gradients are zeros again."""
 
 import os
 import sys
@@ -7,14 +7,17 @@ import pytest
 import torch
 
 import vez.base.frugal as frugal
+import vez.lora
 from vez.base import Base, computing
 from vez.bench.step import random_batch
 from vez.bench.work import Workload
 from vez.denoise import variant_losses
 from vez.lora import LoraSpec, attach
+from vez.nets.kernels import blocks
 from vez.pages import Zeros
 
-WORK = Workload("tiny", 64, 1, (2,), "fp32", "cpu", 1)
+WORK = Workload("tiny", 64, 2, (2, 3), "fp32", "cpu", 1)
+ONE = Workload("tiny", 64, 2, (2,), "fp32", "cpu", 1)
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep such pages")
 
 
@@ -47,46 +50,56 @@ def test_cleared_zeros_take_no_memory() -> None:
 
 
 def _gradients(base: Base) -> tuple[torch.Tensor, torch.Tensor]:
-    lora = attach(base, [LoraSpec(2, 2)], seed=0)
+    lora = attach(base, [LoraSpec(2, 2), LoraSpec(3, 3)], seed=0)
     try:
-        losses = variant_losses(base, random_batch(base, WORK), variants=1)
+        lora.params.detach().add_(0.01)
+        losses = variant_losses(base, random_batch(base, WORK), variants=2)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach(), lora.grads.clone()
     finally:
         lora.detach()
 
 
-def test_memory_is_given_back_in_the_backward_pass_of_a_large_base_alone(
-    random_base: Base, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_made_again_changes_no_bit(
+    random_base: Base, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(frugal, "_trim", lambda: lambda: asked.append(1))
+    with computing(random_base, dtype, pixels=64):
+        expected = _gradients(random_base)
+        monkeypatch.setattr(blocks, "_MANY", 1)
+        monkeypatch.setattr(vez.lora, "_LARGE", 1)
+        found = _gradients(random_base)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_less_is_kept_of_many_tokens(random_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> int:
+        sizes = {}
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        lora = attach(random_base, [LoraSpec(2, 2)], seed=0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            losses = variant_losses(random_base, random_batch(random_base, ONE), variants=1)
+        lora.detach()
+        return sum(sizes.values()) + 0 * len(losses)
+
+    with computing(random_base, torch.float32, pixels=64):
+        before = kept()
+        monkeypatch.setattr(blocks, "_MANY", 1)
+        assert kept() < before
+
+
+def test_a_large_base_alone_keeps_few_primitives(random_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "")  # so that it is put back
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     with computing(random_base, torch.float32, pixels=64):
-        expected = _gradients(random_base)
-    assert not asked and "LRU_CACHE_CAPACITY" not in os.environ
+        assert "LRU_CACHE_CAPACITY" not in os.environ
     monkeypatch.setattr(frugal, "LARGE", 1)
     with computing(random_base, torch.float32, pixels=64):
-        with torch.no_grad():
-            variant_losses(random_base, random_batch(random_base, WORK), variants=1)
-        assert not asked
-        found = _gradients(random_base)
-    assert len(asked) == 2 and os.environ["LRU_CACHE_CAPACITY"] == "1"
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert os.environ["LRU_CACHE_CAPACITY"] == "1"
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "1024")
     with computing(random_base, torch.float32, pixels=64):
         assert os.environ["LRU_CACHE_CAPACITY"] == "1024"
-    _gradients(random_base)
-    assert len(asked) == 2
-
-
-@ON_LINUX
-def test_the_c_library_is_asked() -> None:
-    trim = frugal._trim()
-    if trim is None:
-        pytest.skip("another C library")
-    many = [torch.ones(20_000) for _ in range(2_000)]  # 160 MB in pieces that malloc keeps
-    many = many[-1:]
-    held = _resident()
-    trim()
-    assert many and held - _resident() > 40e6

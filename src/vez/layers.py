@@ -127,10 +127,8 @@ class Pair:
             return None
         whole, offset = (variants, rank, inputs), self.down.storage_offset()
         flat = self.down.detach() if self.shadow is None or dtype == self.down.dtype else self.shadow.of(dtype)
-        if flat.dtype != dtype:
-            return None
         grads = self.down_grad.as_strided(whole, self.down_grad.stride(), self.down_grad.storage_offset())
-        return flat.as_strided(whole, self.down.stride(), offset), grads
+        return flat.as_strided(whole, self.down.stride(), offset).to(dtype), grads
 
     def kernels(self, v: int, rank: int, size: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """One variant's down and up as convolutions' weights, (r, in, k, k) and (out, r, 1, 1)."""

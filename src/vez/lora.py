@@ -26,6 +26,8 @@ from vez.nets.coded import CodedConvolution, CodedLinear, shape_of
 from vez.pages import Zeros
 from vez.shape import LoraSpec, Part, modules_of
 
+_LARGE = 2**22  # parameters in all from which a processor casts each when it is read
+
 __all__ = ["Kind", "LoraLayer", "LoraSet", "LoraSpec", "Segment", "Stretch", "attach"]
 
 
@@ -92,7 +94,8 @@ class LoraSet:
         self.params = torch.zeros(len(specs), max(s.up.stop for s in segments), device=base.device)
         self._gradients = Zeros(self.params.shape, device=base.device)
         self.grads = self._gradients.tensor
-        self._shadow = Shadow(self.params)
+        frugal = base.device.type == "cpu" and self.params.numel() >= _LARGE  # there a cast costs less than its memory
+        self._shadow = None if frugal else Shadow(self.params)
         self.stretches = [_stretches(segments, v) for v in range(len(specs))]
         self._layers: list[tuple[nn.Module, str, LoraLayer | LoraConvLayer]] = []
         for segment in segments:

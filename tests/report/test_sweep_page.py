@@ -60,7 +60,7 @@ def test_json_has_stable_keys_and_the_same_bytes(swept: Path, evidence: Evidence
     found = json.loads(text)
     assert list(found) == [
         *("version", "study", "samples", "scores", "verdict", "arms", "metrics", "not_measured", "tables", "gates"),
-        *("settings", "selection", "confirmation", "controls"),
+        *("settings", "selection", "confirmation", "controls", "trained_controls"),
     ]
     assert found["verdict"]["use"] == "v2@20" and found["verdict"]["sentence"].startswith("Use v2, step 20")
     assert found["arms"]["v2@20"] == {

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from vez.base.checkpointing import checkpointed
-from vez.base.frugal import few_primitives, giving_back, large
+from vez.base.frugal import few_primitives, large
 from vez.base.lean import lean
 from vez.base.model import Base, computing_in, plain_attention
 from vez.config import Checkpointing
@@ -32,7 +32,6 @@ def computing(
         stack.enter_context(lean(base))
         if base.device.type == "cpu" and large(base.unet):
             few_primitives()
-            stack.enter_context(giving_back(base.unet))
         stack.enter_context(checkpointed(base, checkpointing))
         if compile:
             stack.enter_context(compiled(base.device))

@@ -103,6 +103,14 @@ class Layers:
             kept += [hidden, mask]
         return outs, kept
 
+    def again(self, x: Tensor, kept: Sequence[Tensor | None]) -> Tensor:
+        """What `forward` gave for a single layer, once more, bit for bit."""
+        (layer,) = self.layers
+        out = linear(x.flatten(0, 1), layer.weight, layer.bias).view(*x.shape[:2], -1)
+        if layer.update is not None and kept[0] is not None:
+            each_added_(out, kept[0], layer.update.cast(x.dtype)[1].mT)
+        return out
+
     def backward(
         self, dys: Sequence[Tensor], x: Tensor, kept: Sequence[Tensor | None], *, wanted: bool
     ) -> Tensor | None:

@@ -72,6 +72,10 @@ class _Read(torch.autograd.Function):
         return dx, grads[0] if ctx.needs_input_grad[1] else None, None, None, None
 
 
+_MANY = 1024
+"""Tokens from which a processor makes again what is between the two layers: 26 MB of Stable Diffusion 1.5's at 256²."""
+
+
 def feed_forward(x: Tensor, first: Any, second: Any, *, norm: Any, how: Activation) -> Tensor:
     """x (N, T, C) + second(activated(first(norm(x)))); ``gated``: one half times GELU of the other."""
     inner, outer = layers_of(first), layers_of(second)
@@ -87,7 +91,8 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         (between,), kept = inner.forward(_rows(layer_norm(x, norm), inner))
         (out,), later = outer.forward(_rows(_active(between, how), outer))
-        ctx.save_for_backward(x, between, *kept, *later)
+        again = x.device.type == "cpu" and x.shape[1] >= _MANY
+        ctx.save_for_backward(x, None if again else between, *kept, *later)
         ctx.layers, ctx.norm, ctx.how, ctx.split = (inner, outer), norm, how, len(kept)
         return out.view(x.shape).add_(x)
 
@@ -96,6 +101,8 @@ class _FeedForward(torch.autograd.Function):
         x, between, *kept = ctx.saved_tensors
         (inner, outer), split = ctx.layers, ctx.split
         wanted = ctx.needs_input_grad[0] or inner.anchor is not None
+        if between is None:
+            between = inner.again(_rows(layer_norm(x, ctx.norm), inner), kept[:split])
         active = _rows(_active(between, ctx.how), outer)
         back = outer.backward([_rows(grads[0], outer)], active, kept[split:], wanted=wanted)
         if back is None:
