@@ -35,6 +35,7 @@ CHECK = (
     replace(TINY, batch=8, ranks=(32,)),
     replace(TINY, batch=8, ranks=(8, 8, 8, 8)),
     replace(TINY, size=256, batch=8, dtype="bf16"),
+    replace(SD1, quantize="int8"),
 )
 STEPS = 2  # the second has the moments beside all else
 
@@ -42,8 +43,7 @@ STEPS = 2  # the second has the moments beside all else
 def row(work: Workload) -> dict[str, Any]:
     """One row of the file."""
     found = {name: getattr(work, name) for name in ("base", "size", "batch", "ranks", "dtype")}
-    if work.checkpointing != "none":
-        found["checkpointing"] = work.checkpointing
+    found |= {name: value for name in ("checkpointing", "quantize") if (value := getattr(work, name)) != "none"}
     arm = Arm("vez", work)
     arm.start()
     arm.step(STEPS)

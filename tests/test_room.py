@@ -86,7 +86,8 @@ def test_attention_keeps_what_the_formula_counts() -> None:
     small = shares(sizes, side=256, rows=1, number_bytes=2, text=True)
     assert shares(sizes, side=256, rows=1, number_bytes=2, text=False) == small - 12 * 2 * 12 * 77**2
     assert shares(sizes, side=256, rows=1, number_bytes=2, text=True, checkpointing="whole") < small / 4
-    assert shares(sizes, side=320, rows=1, number_bytes=2, text=True) == 0, "PyTorch's fused attention keeps none"
+    for fused in ({"side": 320, "number_bytes": 2}, {"side": 256, "number_bytes": 4}):
+        assert shares(sizes, rows=1, text=True, **fused) == 0, "PyTorch's fused attention keeps none"
 
 
 def test_what_blocks_give_their_convolutions_and_transformers_counts() -> None:

@@ -254,9 +254,10 @@ def shares(
 ) -> float:
     """Bytes of attention's matrices that a CPU keeps for the backward pass, of ``rows`` samples × variants together.
 
-    Each of T tokens has a share of each of S, in every head; a matrix of more than `SHARES` bytes is made again.
+    Each of T tokens has a share of each of S, in every head; a matrix of more than `SHARES` bytes is made again. In fp32,
+    and of larger pictures, PyTorch's fused attention keeps none.
     """
-    if side > SHARES_PIXELS:
+    if side > SHARES_PIXELS or number_bytes == FULL:
         return 0.0
     heads = sizes.unet.get("attention_head_dim", 8)
     blocks: list[float] = []

@@ -13,6 +13,7 @@ from vez.config import Checkpointing
 from vez.nets.kernels.regions import compiled
 
 PLAIN_ATTENTION_PIXELS = 256  # side of the pictures up to which its matrices are small (1,024 tokens)
+HALF = 2  # bytes of a number whose fused attention is slow on a CPU; in fp32 the fused one is the faster
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def computing(
     With ``compile``, its norms and gates are compiled (`vez.nets.kernels.regions`); raises ConfigError where there is
     no compiler.
     """
-    plain = base.device.type == "cpu" and pixels <= PLAIN_ATTENTION_PIXELS
+    plain = base.device.type == "cpu" and dtype.itemsize == HALF and pixels <= PLAIN_ATTENTION_PIXELS
     with ExitStack() as stack:
         stack.enter_context(computing_in(base, dtype))
         if plain:
