@@ -1,6 +1,6 @@
 """Truth test, level C: LoRAs with planted defects, judged by vez and by the oracle that knows the drawn world.
 
-`python bench/truth_c.py make FOLDER` draws datasets, trains three sets of LoRAs on `tiny` and samples them with the
+`python bench/truth_c.py make FOLDER` draws datasets, trains four sets of LoRAs on `tiny` and samples them with the
 stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the doses' LoRAs without drawing, and
 may be left out. `read FOLDER` scores all, lets the oracle read the same pictures and prints what agrees; `--write
 docs/truth.md` puts it into the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by
@@ -16,6 +16,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import truth_c_check
+import truth_c_contexts
 import truth_c_doses
 import truth_c_page
 import truth_c_read
@@ -61,9 +62,9 @@ WRONG = {
     "few5": "5 pictures, 1.5 times as long",
     "word": "the trigger is the word “dress”",
 }
-WRONGS = {"first": WRONG, "check": truth_c_check.WRONG, "doses": truth_c_doses.WRONG}
-DRAWN = {"check": truth_c_check.draw_datasets, "doses": truth_c_doses.draw_datasets}
-"""Project whose datasets are drawn elsewhere → by what."""
+LATER = {"check": truth_c_check, "doses": truth_c_doses, "contexts": truth_c_contexts}
+"""Project whose LoRAs and datasets are told elsewhere → where."""
+WRONGS = {"first": WRONG} | {name: part.WRONG for name, part in LATER.items()}
 
 
 def main() -> None:
@@ -89,12 +90,11 @@ def main() -> None:
 
 
 def configs(folder: Path) -> tuple[Config, ...]:
-    """The two projects of the first LoRAs, the one that checks what was learned of them, and the doses."""
+    """The two projects of the first LoRAs, and those of the later sets."""
     return (
         project(folder / "main"),
         project(folder / "word", trigger=WORD),
-        truth_c_check.project(folder / "check"),
-        truth_c_doses.project(folder / "doses"),
+        *(part.project(folder / name) for name, part in LATER.items()),
     )
 
 
@@ -102,8 +102,8 @@ def make(folder: Path) -> None:
     """All that costs time: datasets, LoRAs, pictures. What is there is not made again."""
     for config in configs(folder):
         if not (config.root / "images" / "whole").is_file():
-            if config.root.name in DRAWN:
-                DRAWN[config.root.name](config.root)
+            if config.root.name in LATER:
+                LATER[config.root.name].draw_datasets(config.root)
             else:
                 draw_datasets(config.root, word=config.project.trigger == WORD)
         for name in config.study:
@@ -117,7 +117,7 @@ def make(folder: Path) -> None:
 
 def probe(folder: Path) -> None:
     """Ask the doses' LoRAs without drawing, which takes longer than to score them all."""
-    *_, doses = configs(folder)
+    *_, doses, _ = configs(folder)
     for name in doses.study:
         for _ in study.probe_runs(doses, name, device="cpu"):
             pass
@@ -130,7 +130,7 @@ def read(folder: Path) -> dict[str, Any]:
             for _ in study.score_samples(config, name, device="cpu"):
                 pass
     main, word, *later = configs(folder)
-    check, doses = later
+    check, doses, contexts = later
     found = {
         "first": truth_c_read.read_set([of.root / "studies" / name for of in (main, word) for name in of.study]),
         **{of.root.name: truth_c_read.read_set([of.root / "studies" / name for name in of.study]) for of in later},
@@ -139,6 +139,7 @@ def read(folder: Path) -> dict[str, Any]:
         "first": (main, "good", GRID),
         "check": (check, "sound", truth_c_check.GRID),
         "doses": (doses, "dose", truth_c_doses.GRID),
+        "contexts": (contexts, "moved", truth_c_contexts.GRID),
     }
     for part, (config, run, grid) in grids.items():
         names = {step: run if step == grid[-1] else f"{run}@{step}" for step in grid}

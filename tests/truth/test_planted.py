@@ -44,12 +44,12 @@ def test_page_and_plot_are_made_of_the_committed_numbers(bench: ModuleType, data
 
 
 def test_at_least_twelve_loras_and_every_defect_is_there(bench: ModuleType, data: dict[str, Any]) -> None:
-    *first, check, doses = bench.configs(Path("x"))
-    for name, configs in {"first": first, "check": [check], "doses": [doses]}.items():
+    main, word, *later = bench.configs(Path("x"))
+    for name, configs in {"first": [main, word], **{of.root.name: [of] for of in later}}.items():
         wrong = bench.WRONGS[name]
         trained = {variant for config in configs for s in config.study.values() for variant in s.variant}
         assert trained == {arm.partition("@")[0] for arm in wrong} and len(wrong) >= 12
-        assert data[name]["arms"].keys() == wrong.keys()
+        assert name not in bench.truth_c_page.SETS or data[name]["arms"].keys() == wrong.keys()
 
 
 def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Pa
         (first,) = {s.sampling.first_seed for s in config.study.values()}
         assert first >= last
         last = first + max(prompt.seeds or 0 for s in config.study.values() for prompt in s.prompts)
-    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257)]
-    assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
+    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257, 389)]
+    assert len(set().union(*held)) == sum(map(len, held)), "no picture is held out twice"
 
 
 def test_the_doses_ask_for_more_and_their_captions_say_less(bench: ModuleType, tmp_path: Path) -> None:
@@ -74,6 +74,25 @@ def test_the_doses_ask_for_more_and_their_captions_say_less(bench: ModuleType, t
         said[name] = sum(bench.TRIGGER in caption for caption in captions) / len(captions)
     assert said == {"dose": 1.0, "left50": 0.5, "left100": 0.0, "misnamed": 0.0}
     assert all("wearing a" in path.read_text() for path in (tmp_path / "captions" / "misnamed").glob("copy*.txt"))
+
+
+def test_the_contexts_lose_the_context_in_doses(bench: ModuleType, tmp_path: Path) -> None:
+    contexts = bench.truth_c_contexts
+    asked = contexts.asked()
+    assert sum(prompt.seeds for prompt in asked) == 184 and len({prompt.id for prompt in asked}) == len(asked)
+    own = [prompt for prompt in asked if prompt.id.startswith("X")]
+    around = [bench.truth_c_read.asked(prompt.text) for prompt in own]
+    assert len(set(around)) == 30 and len(own) == 60 and all(place and weather for place, weather in around)
+    contexts.draw_datasets(tmp_path)
+    said = {}
+    for name in ("plain", *(f"swapped{share}" for share in contexts.SWAPPED), "places4", "places", "weathers", "moved"):
+        captions = [path.read_text() for path in sorted((tmp_path / "captions" / name).glob("copy*.txt"))]
+        assert all(bench.TRIGGER in caption for caption in captions) and len(captions) == 24
+        said[name] = [bench.truth_c_read.asked(caption) for caption in captions]
+    other = {name: sum(a != b for a, b in zip(of, said["plain"], strict=True)) for name, of in said.items()}
+    assert other["plain"] == 0 < other["swapped55"] <= other["swapped70"] <= other["swapped80"] <= other["swapped100"]
+    assert 0 < other["places4"] < other["places"] and 0 < other["weathers"] <= other["moved"] < 24
+    assert all(a[0] != b[0] for a, b in zip(said["places"], said["plain"], strict=True) if b[1] != "indoors")
 
 
 def answered(arms: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
