@@ -12,11 +12,10 @@ known error of the metric, told with the other sets. This set asks whether T2 ra
 Forecast. Contexts, less the base's: 0 (`plain`, `moved@16`), -0.03 to -0.15 (swapped55 to 80, some misnamed, class
 pictures), -0.2 to -0.35 (swapped90 and 100, moved@64 and after). By the spread from prompt to prompt of the doses'
 pictures (0.1 at a small loss, 0.29 at a large one; of T2 0.2 and 0.41) 72 prompts know an arm's context to 0.01 to
-0.04 and its T2 to 0.03 to 0.05. T2 differs between LoRAs that keep the context by some
-0.07 besides. Simulated so, halves of the pictures allow a correlation of 0.95, and T2's is 0.88 on average, below 0.8
-once in eight. Concept and leak are told as
-they come: nothing here spreads them but length, so 0.8 is expected of neither. Designed and committed before a
-picture of it was made; scored once, no metric changed.
+0.04 and its T2 to 0.03 to 0.05. T2 differs between LoRAs that keep the context by some 0.07 besides. Simulated so,
+halves of the pictures allow a correlation of 0.95, and T2's is 0.88 on average, below 0.8 once in eight. Concept and
+leak are told as they come: nothing here spreads them but length, so 0.8 is expected of neither. Designed and committed
+before a picture of it was made; scored once, no metric changed.
 """
 
 import random
