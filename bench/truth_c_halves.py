@@ -18,8 +18,11 @@ def reliability(pictures: Pictures) -> dict[str, float]:
     Prompts are halved at random, the same for all LoRAs; the rank correlation of the halves' means, averaged over many
     halvings, is what half of the pictures is worth, and Spearman and Brown's formula what all are. The square root of
     the product bounds the correlation of two measures that err apart (Spearman 1904); these two look at the same
-    pictures, so that luck of drawing moves both, and the bound may be passed.
+    pictures, so that luck of drawing moves both, and the bound may be passed. Nothing of fewer than three LoRAs, which
+    have no ranks to compare.
     """
+    if len(pictures) < 3:
+        return {}
     rng = np.random.default_rng(20)
     prompts = sorted({prompt for of in pictures.values() for prompt, _ in of})
     found: list[list[float]] = [[], []]

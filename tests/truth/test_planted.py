@@ -95,6 +95,42 @@ def test_the_contexts_lose_the_context_in_doses(bench: ModuleType, tmp_path: Pat
     assert all(a[0] != b[0] for a, b in zip(said["places"], said["plain"], strict=True) if b[1] != "indoors")
 
 
+def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, data: dict[str, Any]) -> None:
+    """What the page says above its tables; the tables are held elsewhere."""
+    text = PAGE.read_text(encoding="utf-8")
+    text = text[text.index("## Level C") : text.index(bench.truth_c_page.BEGIN)]
+    rank, arms = bench.truth_c_page.rank, {name: data[name]["arms"] for name in bench.truth_c_page.SETS}
+    by_set = {
+        short: [round(rank(of, *pair), 2) for of in arms.values()] for short, pair in bench.truth_c_page.AXES.items()
+    }
+    assert by_set == {"F": [0.67, 0.63, 0.80, 0.42], "P": [0.62, 0.48, 0.62, 0.86], "LK": [0.38, 0.75, 0.86, 0.72]}
+    assert "0.80, at the very edge, and 0.86" in text and "on the other sets: 0.62, 0.48, 0.62" in text
+    assert [round(rank(of, "effect", "trigger_effect"), 2) for of in arms.values()][2:] == [0.75, -0.10]
+
+    contexts = arms["contexts"]
+    lost = {name: of for name, of in contexts.items() if of["oracle context"] < -0.1}
+    kept = {name: of for name, of in contexts.items() if of["oracle context"] > -0.03}
+    assert len(lost) == len(kept) == 7 and round(rank(lost, "context", "T2"), 2) == 0.5
+    assert sum(bad["vez T2"] < good["vez T2"] for bad in lost.values() for good in kept.values()) == 48
+    times = {name: round(of["vez T2"] / of["oracle context"], 1) for name, of in lost.items()}
+    swapped = {name for name in contexts if name.startswith("swapped")}
+    spans = [sorted(n for name, n in times.items() if (name in swapped) is of) for of in (True, False)]
+    assert [(span[0], span[-1]) for span in spans] == [(1.8, 2.9), (1.3, 1.6)]
+    assert round(rank({n: of for n, of in contexts.items() if n not in swapped}, "concept", "similarity"), 2) == 0.9
+
+    every = [of for table in arms.values() for of in table.values()]
+    sound = [of["vez T2"] for of in every if of["oracle context"] > -0.1]
+    other = [of["vez T2"] for of in every if of["oracle context"] <= -0.1]
+    assert len(sound) == 50 and round(-min(sound), 2) == 0.26 and sum(value < -0.45 for value in other) == 4
+    assert len(other) == 12
+    of_leak = [of["vez leak"] for of in every if of["oracle leak"] < 0.1]
+    assert (sum(value > 0.1 for value in of_leak), len(of_leak)) == (15, 17)
+    assert [sum(of["vez repeats"] > 0.25 for of in table.values()) for table in arms.values()] == [1, 0, 1, 11]
+    assert all(of["vez copying"] < 0.03 for of in contexts.values())
+    strayed = [of for name in ("doses", "contexts") for of in arms[name].values() if of["oracle strayed"] > 0.1]
+    assert (sum(of["vez unrelated"] > -0.3 for of in strayed), len(strayed)) == (7, 10)
+
+
 def answered(arms: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
     chosen = {"grid": [8, 24, 80, 240], "oracle chooses": 80, "vez chooses": 240} | more
     halves = {metric: {"ceiling": 0.9} for metric in ("similarity", "T2", "leak")}
@@ -135,6 +171,7 @@ def test_halves_tell_how_far_a_correlation_can_go(bench: ModuleType) -> None:
     found = halves.reliability(sure)
     assert found["oracle"] > 0.97 and found["metric"] < 0.6, "one is steady, the other is luck alone"
     assert found["ceiling"] == pytest.approx((found["oracle"] * found["metric"]) ** 0.5, abs=2e-3)
+    assert halves.reliability({"a": {("p0", 0): (0.1, 0.2)}}) == {}, "one LoRA has no rank"
     assert halves.predicted({"oracle": 0.5, "metric": 0.8}, times=1) == pytest.approx(0.4**0.5)
     assert halves.predicted({"oracle": 0.5, "metric": 0.5}, times=3) == pytest.approx(0.75)
 
