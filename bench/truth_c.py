@@ -1,10 +1,10 @@
 """Truth test, level C: LoRAs with planted defects, judged by vez and by the oracle that knows the drawn world.
 
 `python bench/truth_c.py make FOLDER` draws datasets, trains four sets of LoRAs on `tiny` and samples them with the
-stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the doses' LoRAs without drawing, and
-may be left out. `read FOLDER` scores all, lets the oracle read the same pictures and prints what agrees; `--write
-docs/truth.md` puts it into the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by
-those numbers.
+stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the last two sets' LoRAs without
+drawing, and may be left out. `read FOLDER` scores all, lets the oracle read the same pictures and prints what agrees;
+`--write docs/truth.md` puts it into the page, its plot beside it and its numbers into bench/results/truth-c.json.
+`page` goes by those numbers.
 """
 
 import argparse
@@ -116,11 +116,12 @@ def make(folder: Path) -> None:
 
 
 def probe(folder: Path) -> None:
-    """Ask the doses' LoRAs without drawing, which takes longer than to score them all."""
-    *_, doses, _ = configs(folder)
-    for name in doses.study:
-        for _ in study.probe_runs(doses, name, device="cpu"):
-            pass
+    """Ask the LoRAs of the last two sets without drawing, which takes longer than to score them all."""
+    *_, doses, contexts = configs(folder)
+    for config in (doses, contexts):
+        for name in config.study:
+            for _ in study.probe_runs(config, name, device="cpu"):
+                pass
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -130,6 +130,24 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
     strayed = [of for name in ("doses", "contexts") for of in arms[name].values() if of["oracle strayed"] > 0.1]
     assert (sum(of["vez unrelated"] > -0.3 for of in strayed), len(strayed)) == (7, 10)
 
+    probed = {name: [row[2:] for row in told] for name, told in by_probe(bench, data).items()}
+    assert probed["fell"] == [["oracle leak", "0.71 over 15", ""], ["oracle leak", "0.71 over 14", ""]]
+    assert [row[1:] for row in probed["binding"] if row[0] == "oracle effect"] == [
+        ["0.50 over 15", "13 of 15"],
+        ["-0.43 over 14", "13 of 14"],
+    ]
+    harmful = [of for of in every if of["oracle effect"] < 0 and "probe binding" in of]
+    assert (sum(of["probe binding"] < 0 for of in harmful), len(harmful)) == (1, 4)
+
+
+def by_probe(bench: ModuleType, data: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """The page's rows of each probe."""
+    words = {title: probe for probe, title in bench.truth_c_page.WORDS.items()}
+    found: dict[str, list[list[str]]] = {probe: [] for probe in words.values()}
+    for row in bench.truth_c_page.probes(data):
+        found[words[row[1]]].append(row)
+    return found
+
 
 def answered(arms: dict[str, dict[str, float]], **more: Any) -> dict[str, Any]:
     chosen = {"grid": [8, 24, 80, 240], "oracle chooses": 80, "vez chooses": 240} | more
