@@ -17,6 +17,7 @@ from vez.metrics import power
 from vez.metrics.claims import adjust
 from vez.metrics.confirmation import confirm
 from vez.metrics.equivalence import tost
+from vez.metrics.looks import Look
 from vez.metrics.replicates import replicate
 from vez.metrics.rules import Rule
 from vez.metrics.stats import benjamini_hochberg, compare, sign_flip_p, t_interval
@@ -163,6 +164,39 @@ def equivalence() -> Iterator[Row]:
     yield Row("equal, margin 0.010 of cosine, 12 × 4: shown not worse (published 2 in 3)", share[1], 0.63, 0.70)
 
 
+def several_looks() -> Iterator[Row]:
+    """Pictures are added between looks at the same LoRAs: how often is anything called that is not there, ever?
+
+    The same prompts with more seeds, and twice or three times the prompts: both hold what was read before.
+    """
+    rules = {"F": Rule(True, primary=True)}
+    for of, designs in ((2, ((12, 2), (12, 4))), (2, ((12, 4), (24, 4))), (3, ((12, 2), (12, 4), (24, 4)))):
+        rng, runs, looks = (
+            np.random.default_rng(100 * of + designs[0][1]),
+            1500,
+            [Look(k, of) for k in range(1, of + 1)],
+        )
+        bare, spending = 0, 0
+        for _ in range(runs):
+            arms = [arm(rng, *designs[-1]) for _ in range(3)]
+            nested = [[cells(whole[:p, :s]) for whole in arms] for p, s in designs]
+            seen = [{("F", f"v{i}", "base"): compare(one, base).p for i, one in enumerate(v)} for base, *v in nested]
+            bare += any(min(adjust(p, rules).values()) <= 0.05 for p in seen)
+            called = [min(adjust(p, rules, alpha=look.alpha).values()) for p, look in zip(seen, looks, strict=True)]
+            spending += min(called) <= 0.05
+        name = f"2 equal LoRAs against no LoRA, {' then '.join(f'{p} × {s}' for p, s in designs)}"
+        yield Row(f"{name}: any called different at any of {of} planned looks", spending / runs, 0.02, 0.06)
+        yield Row(f"{name}: the same with every look at 5 % (wrong)", bare / runs, 0.065, 0.13)
+    sd, rng = math.sqrt(BETWEEN**2 + WITHIN**2 / 4), np.random.default_rng(12)
+    harmed = 0
+    for d in rng.normal(-0.0375, sd, (2000, 24)):
+        found = [tost(float(x.mean()), float(x.std(ddof=1)), x.size, margin=0.0375, higher_is_better=True)
+                 for x in (d[:12], d)]  # fmt: skip
+        harmed += any(same is not None and same.not_worse for same in found)
+    yield Row("truly worse by the margin: called not worse at either of 2 looks (a guard, not adjusted)", harmed / 2000,
+              0.06, 0.10)  # fmt: skip
+
+
 def winners() -> Iterator[Row]:
     """Five equal LoRAs, the best is picked: how far off is its score, in standard errors?"""
     rng, runs = np.random.default_rng(9), 400
@@ -245,6 +279,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "Intervals: how often 95 % holds the truth": coverage,
     "The smallest detectable difference": detectable,
     "No harm": equivalence,
+    "Several looks as pictures are added": several_looks,
     "The best of five equals: its score minus the truth, in standard errors": winners,
     "Training seeds": replicates,
     "Published numbers": tables,

@@ -254,8 +254,8 @@ def shares(
 ) -> float:
     """Bytes of attention's matrices that a CPU keeps for the backward pass, of ``rows`` samples × variants together.
 
-    Each of T tokens has a share of each of S, in every head; a matrix of more than `SHARES` bytes is made again. In fp32,
-    and of larger pictures, PyTorch's fused attention keeps none.
+    Each of T tokens has a share of each of S, in every head; a matrix of more than `SHARES` bytes is made again. In
+    fp32, and of larger pictures, PyTorch's fused attention keeps none.
     """
     if side > SHARES_PIXELS or number_bytes == FULL:
         return 0.0

@@ -257,7 +257,7 @@ def score_samples(
 ) -> Iterator[Event]:
     """Measure the samples and compare the arms."""
     from vez.device import choose
-    from vez.metrics import embed
+    from vez.metrics import embed, readings
     from vez.metrics.scores import score
 
     if datasets is None:
@@ -274,6 +274,7 @@ def score_samples(
         into=folder_of(config, name) / "scores",
         cache=config.root / ".vez" / "vectors",
         confirm=confirmed if (confirmed / "manifest.json").is_file() else None,
+        ledger=readings.Ledger(folder_of(config, name) / readings.FILE, config.study[name].looks),
     )
 
 

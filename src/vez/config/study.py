@@ -124,6 +124,8 @@ class Study(Table):
     weight: float = Field(default=0.5, ge=0, le=1)
     """Of LoRAs of which none beats the other in everything, what counts: 1 the concept alone, 0 the rest of the prompt
     alone."""
+    looks: int = Field(default=1, ge=1, le=5)
+    """How often the scores are to be read as pictures are added: the 5 % of error are divided among so many looks."""
     precision: Precision = "fp32"
     """What the base computes in: bf16 is faster where the machine has it, fp16 on older GPUs. A LoRA is fp32 always."""
     quantize: Quantize = "none"

@@ -66,7 +66,11 @@ class Claim:
 
 
 def claims(
-    found: Mapping[Key, Comparison], rules: Mapping[str, Rule], *, explored: Collection[str] = ()
+    found: Mapping[Key, Comparison],
+    rules: Mapping[str, Rule],
+    *,
+    explored: Collection[str] = (),
+    alpha: float = ALPHA,
 ) -> dict[Key, Claim]:
     """What may be said of each of these comparisons, one table of them.
 
@@ -74,39 +78,55 @@ def claims(
     would else take all power from the few comparisons that were asked for. The comparisons of a primary metric are a
     family of their own. A LoRA is recommended only where it passes on every primary metric, and a claim that all of
     several hold needs no adjustment over them (intersection-union).
+
+    ``alpha`` is what of `ALPHA` is left for this look at the primary ones (`vez.metrics.looks`); with 0 none is
+    primary.
     """
-    adjusted = adjust({key: comparison.p for key, comparison in found.items()}, rules, explored=explored)
+    p_values = {key: comparison.p for key, comparison in found.items()}
+    adjusted = adjust(p_values, rules, explored=explored, alpha=alpha)
+    primary = {key for key in found if is_primary(key, rules, explored=explored, alpha=alpha)}
     size: dict[str, int] = {}
-    for key in found:
-        if _is_primary(key, rules, explored):
-            size[key[0]] = size.get(key[0], 0) + 1
+    for metric, *_ in primary:
+        size[metric] = size.get(metric, 0) + 1
     return {
         key: _claim(
             comparison,
             rules[key[0]],
-            family="primary" if _is_primary(key, rules, explored) else "exploratory",
+            family="primary" if key in primary else "exploratory",
             p_adjusted=adjusted[key],
-            of=size.get(key[0], 1),
+            # What a primary comparison could see is told at Holm's hardest step: as if it came first of its family.
+            alpha=alpha / size[key[0]] if key in primary else ALPHA,
         )
         for key, comparison in found.items()
     }
 
 
 def adjust(
-    p_values: Mapping[Key, float], rules: Mapping[str, Rule], *, explored: Collection[str] = ()
+    p_values: Mapping[Key, float],
+    rules: Mapping[str, Rule],
+    *,
+    explored: Collection[str] = (),
+    alpha: float = ALPHA,
 ) -> dict[Key, float]:
-    """Holm over each primary metric's primary comparisons, Benjamini & Hochberg over all the others together."""
-    primary = [key for key in p_values if _is_primary(key, rules, explored)]
+    """Holm over each primary metric's primary comparisons, Benjamini & Hochberg over all the others together.
+
+    Where only ``alpha`` of `ALPHA` is left for this look, a primary p counts `ALPHA` / ``alpha`` times: so what is
+    adjusted is compared with `ALPHA` at every look. Before Holm or after it is the same, since Holm only multiplies and
+    takes the largest.
+    """
+    primary = [key for key in p_values if is_primary(key, rules, explored=explored, alpha=alpha)]
     adjusted: dict[Key, float] = {}
     for metric in sorted({metric for metric, *_ in primary}):
-        adjusted |= _adjusted(holm, ((key, p_values[key]) for key in primary if key[0] == metric))
+        times = ALPHA / alpha
+        adjusted |= _adjusted(holm, ((key, min(1.0, times * p_values[key])) for key in primary if key[0] == metric))
     rest = ((key, p) for key, p in p_values.items() if key not in adjusted)
     return adjusted | _adjusted(benjamini_hochberg, rest)
 
 
-def _is_primary(key: Key, rules: Mapping[str, Rule], explored: Collection[str]) -> bool:
+def is_primary(key: Key, rules: Mapping[str, Rule], *, explored: Collection[str] = (), alpha: float = ALPHA) -> bool:
+    """Whether a comparison is one of those that were declared, and has some error left to be called by."""
     metric, *arms = key
-    return rules[metric].primary and not any(arm in explored for arm in arms)
+    return alpha > 0 and rules[metric].primary and not any(arm in explored for arm in arms)
 
 
 def _adjusted(by: Callable[[Sequence[float]], list[float]], family: Iterable[tuple[Key, float]]) -> dict[Key, float]:
@@ -114,9 +134,7 @@ def _adjusted(by: Callable[[Sequence[float]], list[float]], family: Iterable[tup
     return dict(zip(p_values, by(list(p_values.values())), strict=True))
 
 
-def _claim(comparison: Comparison, rule: Rule, *, family: Family, p_adjusted: float, of: int) -> Claim:
-    # What a primary comparison could see is told at Holm's hardest step: as if it came first of all its family.
-    alpha = ALPHA / of if family == "primary" else ALPHA
+def _claim(comparison: Comparison, rule: Rule, *, family: Family, p_adjusted: float, alpha: float) -> Claim:
     better_high = rule.higher_is_better
     same = None
     if rule.margin is not None:

@@ -1,7 +1,7 @@
 """The score stage: samples → one number per picture and metric, and what may be said of each arm."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -19,14 +19,17 @@ from vez.metrics.drift import colour_shift
 from vez.metrics.embed import PUBLISHED, Clip, Dino
 from vez.metrics.gather import gather
 from vez.metrics.likeness import likeness_span, real_likeness
+from vez.metrics.looks import Look
+from vez.metrics.readings import FILE, Ledger, Role, count, counted, keep, mend, notes
 from vez.metrics.rules import Rule, declared
+from vez.metrics.stats import ALPHA
 from vez.metrics.summary import EXPLAINED, Values, summarise
 from vez.metrics.texts import trigger_cost
 from vez.sample import CONTROLS, read_rows
 from vez.store import Artifact, artifact_id, file_sha256, find, making, open_artifact, write_atomic
 from vez.sweep import explored
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Counts up when the same samples would give other scores."""
 
 CONFIRMING: Final = "G"
@@ -56,6 +59,7 @@ def score(
     gallery: Sequence[Path] = (),
     cache: Path | None = None,
     confirm: Path | None = None,
+    ledger: Ledger | None = None,
 ) -> Iterator[Event]:
     """Measure a samples artifact; the last event is Done.
 
@@ -73,14 +77,18 @@ def score(
         gallery: pictures of look-alikes.
         cache: folder for what was seen of pictures, by content; None keeps none.
         confirm: samples of prompts that had no say in a choice, of some of the same arms; None where none were drawn.
+        ledger: where the looks at these LoRAs are counted, and how many are planned; None counts none.
     Raises:
-        StoreError: ``samples`` or ``confirm`` is no whole samples artifact, or ``into`` cannot be written.
+        StoreError: ``samples`` or ``confirm`` is no whole samples artifact, ``ledger`` is damaged, or ``into`` cannot
+            be written.
         DataError: a picture cannot be read.
     """
     drawn_from = {"samples": _samples(samples)} | ({} if confirm is None else {"confirm": _samples(confirm)})
     parents = {role: of.id for role, of in drawn_from.items()}
     parents |= {f"dataset:{arm}": of.id for arm, of in sorted(datasets.items())}
-    config = _recipe(project, clip, dino, gallery)
+    config = _recipe(project, clip, dino, gallery, ledger)
+    if ledger is not None and mend(ledger, into / FILE):
+        yield Note(f"{ledger.path} was gone; it was written again from the copy beside the scores")
     id = artifact_id("scores", parents, config, VERSION)
     if find(into, id) is None:
         with making(into, kind="scores", parents=parents, config=config, version=VERSION) as made:
@@ -95,11 +103,9 @@ def score(
             yield from _unmeasured(values)
             measured = [name for name, of_arm in values.items() if of_arm]
             rules = declared(measured, clip=clip.sha256, judge=(dino or clip).sha256)
-            checked = controls(material, values, rules, strength_0=_strength_0(drawn_from["samples"]))
-            for sentence in failed(checked):
-                yield Note(f"a control failed: {sentence}")
-            told = _summary(material, values, rules, arms)
-            _write(made.path, values, told | {"controls": checked, "nearest": _nearest(material, datasets)}
+            told = yield from _told(material, values, rules, drawn_from, ledger, files=pictures, judges=(clip, dino))
+            keep(ledger, made.path)
+            _write(made.path, values, told | {"nearest": _nearest(material, datasets)}
                    | {"tiers": _tiers(material, clip, dino), **_judge(clip)})  # fmt: skip
     yield Done(into, id)
 
@@ -123,8 +129,44 @@ def _looked(
     )
 
 
+def _confirming(m: Material) -> set[str]:
+    return {d.prompt for d in m.drawn if d.set == CONFIRMING}
+
+
+def _told(
+    m: Material,
+    values: Mapping[str, Values],
+    rules: Mapping[str, Rule],
+    drawn_from: Mapping[str, Artifact],
+    ledger: Ledger | None,
+    *,
+    files: Sequence[Path],
+    judges: tuple[Clip, Dino | None],
+) -> Generator[Event, None, dict[str, Any]]:
+    """What the numbers say, and whether they are to be relied on. The look is counted before anything is told."""
+    checked = controls(m, values, rules, strength_0=_strength_0(drawn_from["samples"]))
+    for sentence in failed(checked):
+        yield Note(f"a control failed: {sentence}")
+    looks = count(
+        ledger,
+        {role: of.config["arms"] for role, of in drawn_from.items()},
+        [values[name] for name, of in rules.items() if of.primary],
+        dict(zip(((d.arm, d.prompt, d.seed) for d in m.drawn), files, strict=True)),
+        confirming=_confirming(m),
+        judges=[of.sha256 for of in judges if of is not None],
+    )
+    yield from notes(looks, ledger)
+    told = _summary(m, values, rules, drawn_from["samples"].config["arms"], looks=looks)
+    return told | {"controls": checked} | counted(looks, ledger)
+
+
 def _summary(
-    m: Material, values: Mapping[str, Values], rules: Mapping[str, Rule], arms: Mapping[str, Any]
+    m: Material,
+    values: Mapping[str, Values],
+    rules: Mapping[str, Rule],
+    arms: Mapping[str, Any],
+    *,
+    looks: Mapping[Role, Look],
 ) -> dict[str, Any]:
     """The part of summary.json that is made of the numbers."""
     about = {metric.name: {"definition": metric.definition, "family": metric.family} for metric in METRICS}
@@ -136,8 +178,10 @@ def _summary(
             rules=rules,
             base=m.base,
             settings=settings_of(arms),
-            confirming={d.prompt for d in m.drawn if d.set == CONFIRMING},
+            confirming=_confirming(m),
             explored=explored(arms),
+            alpha=looks["choice"].alpha if "choice" in looks else ALPHA,
+            alpha_confirming=looks["confirmation"].alpha if "confirmation" in looks else ALPHA,
         ),
         "reference": _reference(m),
         "colour": colour_shift(m),
@@ -162,7 +206,9 @@ def _unmeasured(values: Mapping[str, Values]) -> Iterator[Note]:
         yield Note(f"also not measured, and not needed for a verdict: {', '.join(rest)} (summary.json says why)")
 
 
-def _recipe(project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[Path]) -> dict[str, Any]:
+def _recipe(
+    project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[Path], ledger: Ledger | None
+) -> dict[str, Any]:
     """What decides the scores besides the pictures drawn; only what there is, so that what is not asked for does not
     change an id."""
     words = project.model_dump(include={"trigger", "noun", "describes"})
@@ -173,6 +219,8 @@ def _recipe(project: Project, clip: Clip, dino: Dino | None, gallery: Sequence[P
         config["dino"] = dino.sha256
     if gallery:
         config["gallery"] = [file_sha256(path) for path in gallery]
+    if ledger is not None and ledger.planned != 1:
+        config["looks"] = ledger.planned
     return config
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vez.metrics import stats
-from vez.metrics.claims import Claim, Key, adjust, claims
+from vez.metrics.claims import Claim, Key, adjust, claims, is_primary
 from vez.metrics.confirmation import apart, confirm, select
 from vez.metrics.layout import Cells
 from vez.metrics.replicates import Replicates, replicate
@@ -21,14 +21,14 @@ EXPLAINED = {
     "low, high": "95 % Student interval over prompts (a prompt's seeds are averaged first), not adjusted for many arms",
     "p": "two-sided sign-flip test over prompts, exact up to 16 prompts",
     "smallest_p": "the least p that this many prompts can give at all",
-    "family": "primary: declared before anything was drawn (of a sweep, each run's end at the strength nearest 1); "
-    "exploratory: all else, to be seen again to be believed",
-    "p_holm": "p adjusted by Holm over the comparisons of the same primary metric in the same table; the verdict goes "
-    "by it",
+    "family": "primary: declared before anything was drawn (of a sweep, each run's end at the strength nearest 1), "
+    "while looks are left that were planned; exploratory: all else, to be seen again to be believed",
+    "p_holm": "p adjusted by Holm over the comparisons of the same primary metric in the same table, times 0.05 over "
+    "the error that is left for this look; the verdict goes by it",
     "p_bh": "p adjusted by Benjamini and Hochberg over all exploratory comparisons of the table; the verdict goes by "
     "it",
-    "mde": "the true difference that would be found 4 times in 5, for a primary metric at 0.05 divided by the number "
-    "of comparisons, else at 0.05; null where so few prompts can never give so small a p",
+    "mde": "the true difference that would be found 4 times in 5, for a primary metric at the error of this look "
+    "divided by the number of comparisons, else at 0.05; null where so few prompts can never give so small a p",
     "mde_more_seeds": "what mde would come down to with the same prompts and any number of seeds; null where no "
     "prompt has two",
     "sd": "of the prompts' differences; sd_prompts of that which stays with any number of seeds, sd_seeds of one seed",
@@ -47,6 +47,9 @@ EXPLAINED = {
     "too, for LoRAs trained the same way; training_sd: how far the training seed alone moves the mean",
     "selection": "selected is the mean of the best arm on the pictures that chose it: biased. expected_bias: by how "
     "much the best of so many equals beats its truth; spread_of_equals: best minus worst of them, both on average",
+    "looks": "how often the primary comparisons of these LoRAs were read, as pictures were added, and of how many "
+    "planned times; alpha: what of 0.05 is left for this look; asked: what vez.toml says, where that is not the plan "
+    "of the first look; confirmation: the same of the prompts that confirm",
     "confirmation": "the tables again, for prompts that had no say in the choice: these numbers are the ones to report",
 }
 
@@ -59,6 +62,8 @@ def summarise(
     settings: Settings | None = None,
     confirming: Collection[str] = (),
     explored: Collection[str] = (),
+    alpha: float = stats.ALPHA,
+    alpha_confirming: float = stats.ALPHA,
 ) -> dict[str, Any]:
     """The tables of summary.json that compare arms.
 
@@ -70,6 +75,9 @@ def summarise(
         confirming: prompts kept for confirmation. All tables but the one called so are made without them.
         explored: arms that nobody declared (a sweep's earlier checkpoints, its other strengths): their comparisons are
             exploratory, but for those of the confirmation; two of which one is explored, by primary metrics alone.
+        alpha: what of 0.05 this look at the primary comparisons may spend (`vez.metrics.looks`): 0 makes them
+            exploratory.
+        alpha_confirming: the same of the confirmation.
     Returns:
         arms: arm → metric → {mean, low, high, n_prompts, n_images}; against_base: arm → metric → difference;
         pairs: first arm → second arm → metric → difference (first minus second); gates: arm → metric → gate → word;
@@ -86,15 +94,15 @@ def summarise(
     }
     choosing = {m: {arm: cells for arm, (cells, _) in of.items() if cells} for m, of in parts.items()}
     kept = {m: {arm: cells for arm, (_, cells) in of.items() if cells} for m, of in parts.items()}
-    against, pairs = _compared(choosing, rules, base, explored)
+    against, pairs = _compared(choosing, rules, base, explored, alpha)
     confirmed = {}
     if any(kept.values()):
-        confirmed = _tables(kept, *_compared(kept, rules, base))
+        confirmed = _tables(kept, *_compared(kept, rules, base, (), alpha_confirming))
         confirmed |= {"chosen": _chosen(choosing, kept, rules, base), "prompts": sorted(confirming)}
     return {
         **_tables(choosing, against, pairs),
         "gates": _gates(choosing, against, rules, base),
-        **_settings(choosing, rules, base, settings or {}, explored),
+        **_settings(choosing, rules, base, settings or {}, explored, alpha),
         "selection": _selection(choosing, rules, base),
         "confirmation": confirmed,
         "explored": sorted(explored),
@@ -121,7 +129,11 @@ def _loras(of_arm: Values, base: str | None) -> list[str]:
 
 
 def _compared(
-    values: Mapping[str, Values], rules: Mapping[str, Rule], base: str | None, explored: Collection[str] = ()
+    values: Mapping[str, Values],
+    rules: Mapping[str, Rule],
+    base: str | None,
+    explored: Collection[str],
+    alpha: float,
 ) -> tuple[dict[Key, Claim], dict[Key, Claim]]:
     """Every LoRA against the base, and every two LoRAs; what shares no prompt falls out."""
     against: dict[Key, tuple[Cells, Cells]] = {}
@@ -134,14 +146,14 @@ def _compared(
             for other in loras[i + 1 :]:
                 if rules[metric].primary or not (one in explored or other in explored):
                     pairs[metric, one, other] = (of_arm[one], of_arm[other])
-    return _claims(against, rules, explored), _claims(pairs, rules, explored)
+    return _claims(against, rules, explored, alpha), _claims(pairs, rules, explored, alpha)
 
 
 def _claims(
-    pairs: Mapping[Key, tuple[Cells, Cells]], rules: Mapping[str, Rule], explored: Collection[str]
+    pairs: Mapping[Key, tuple[Cells, Cells]], rules: Mapping[str, Rule], explored: Collection[str], alpha: float
 ) -> dict[Key, Claim]:
     found = {key: stats.compare(a, b) for key, (a, b) in pairs.items() if a.keys() & b.keys()}
-    return claims(found, rules, explored=explored)
+    return claims(found, rules, explored=explored, alpha=alpha)
 
 
 def _gates(
@@ -173,6 +185,7 @@ def _settings(
     base: str | None,
     settings: Settings,
     explored: Collection[str],
+    alpha: float,
 ) -> dict[str, Any]:
     """What may be said of settings, over their training seeds."""
     against: dict[Key, Replicates] = {}
@@ -192,8 +205,10 @@ def _settings(
                 _replicated(between, (metric, one, other), shared)
     aside = {settings[arm][0] for arm in explored if arm in settings}
     return {
-        "settings": _by_arm({(one, metric): told for (metric, one, _), told in _told(against, rules, aside).items()}),
-        "setting_pairs": _by_pair(_told(between, rules, aside)),
+        "settings": _by_arm(
+            {(one, metric): told for (metric, one, _), told in _told(against, rules, aside, alpha).items()}
+        ),
+        "setting_pairs": _by_pair(_told(between, rules, aside, alpha)),
     }
 
 
@@ -203,16 +218,17 @@ def _replicated(into: dict[Key, Replicates], key: Key, pairs: list[tuple[Cells, 
 
 
 def _told(
-    found: Mapping[Key, Replicates], rules: Mapping[str, Rule], explored: Collection[str]
+    found: Mapping[Key, Replicates], rules: Mapping[str, Rule], explored: Collection[str], alpha: float
 ) -> dict[Key, dict[str, Any]]:
-    adjusted = adjust({key: of.p for key, of in found.items() if of.p is not None}, rules, explored=explored)
+    p_values = {key: of.p for key, of in found.items() if of.p is not None}
+    adjusted = adjust(p_values, rules, explored=explored, alpha=alpha)
     told = {}
     for key, of in found.items():
         rule = rules[key[0]]
         word = "not measured"
         if of.setting is not None:
             word = stats.verdict(of.setting.mean, adjusted[key], higher_is_better=rule.higher_is_better)
-        by_holm = rule.primary and not any(name in explored for name in key[1:])
+        by_holm = is_primary(key, rules, explored=explored, alpha=alpha)
         adjustment = {"p_holm" if by_holm else "p_bh": adjusted.get(key)}
         told[key] = asdict(of) | adjustment | {"verdict": word}
     return told

@@ -173,8 +173,7 @@ def _context(
         "tests": tests,
         "metrics": figures.metric_parts(evidence.scores, arms, expected=EXPECTED, chosen=verdict.use),
         "main": EXPECTED,
-        "clip": evidence.scores and evidence.scores.clip,
-        "reference": figures.reference_lines(evidence.scores),
+        **_read(evidence),
         **_runs(evidence, chosen_run=_chosen_run(arms, verdict.use)),
         "data": data,
         "changes": [(f"changes/{quote(page)}", page.removesuffix(".html")) for page in evidence.changes],
@@ -184,6 +183,13 @@ def _context(
         "commands": _commands(evidence.study),
     }
     return context, wanted, spare
+
+
+def _read(evidence: Evidence) -> dict[str, Any]:
+    """Who looked at the pictures, how often, and what the scores are read against."""
+    scores = evidence.scores
+    looks = caveats.looks(scores) if scores else ()
+    return {"clip": scores and scores.clip, "looks": looks, "reference": figures.reference_lines(scores)}
 
 
 def _controls(evidence: Evidence) -> dict[str, Any]:

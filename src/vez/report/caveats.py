@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from vez.metrics.looks import Look, says, says_of_confirmation, would_follow
 from vez.report.contest import Axes, turned_mean
 from vez.report.phrases import beside, interval, name_of, plain, signed, told
 from vez.report.scored import Scores
@@ -31,10 +32,34 @@ def confirmed(scores: Scores, use: str, axes: Axes) -> tuple[str, ...]:
         if change is not None and change.verdict == "better"
         else f"The {score.n_prompts} prompts that had no say in the choice do not bear it out"
     )
+    later = None if scores.looks is None else scores.looks.confirmation
+    drawn_anew = () if later is None else says_of_confirmation(Look(later.look, later.of))
+    report = " These are the numbers to report." if not drawn_anew else ""
     return (
-        f"{head}: {name_of(axes.concept)} {plain(score.mean)} (95 % interval {interval(score.low, score.high)}){said}. "
-        "These are the numbers to report.",
+        f"{head}: {name_of(axes.concept)} {plain(score.mean)} (95 % interval {interval(score.low, score.high)}){said}."
+        f"{report}",
+        *drawn_anew,
     )
+
+
+def looks(scores: Scores) -> tuple[str, ...]:
+    """Which look at these LoRAs it is, where more than one was planned or taken."""
+    of = scores.looks
+    return () if of is None else says(Look(of.look, of.of), asked=of.asked)
+
+
+def spent(scores: Scores) -> str:
+    """That more looks were taken than planned, beside the headline; "" where it is not so."""
+    of = scores.looks
+    if of is None or of.planned:
+        return ""
+    return f"But this is look {of.look} where {of.of} {'was' if of.of == 1 else 'were'} planned, so it is exploratory."
+
+
+def next_look(scores: Scores) -> tuple[str, ...]:
+    """The next planned look, as a sentence of what would change the verdict."""
+    said = "" if scores.looks is None else would_follow(Look(scores.looks.look, scores.looks.of))
+    return (said,) if said else ()
 
 
 def selected(scores: Scores, use: str, axes: Axes, *, candidates: int) -> list[str]:

@@ -160,7 +160,8 @@ def weigh(scores: Scores, arms: Sequence[str], axes: Axes, *, weight: float) -> 
     Each axis is counted from the worst to the best of these arms and no LoRA, but never over less than its margin or
     limit; ``weight`` of the concept is added to 1 − weight of the rest. Where all of them lie within the rest's margin
     of each other, which is the difference that would not matter, the concept alone counts, unless the rest alone was
-    asked for. The best is compared with each other one by the sign-flip test over prompts, adjusted by Holm.
+    asked for. The best is compared with each other one by the sign-flip test over prompts, adjusted by Holm, and at
+    what is left of the error for a planned look.
     """
     weight = 1.0 if weight > 0 and _alike(scores, arms, axes.rest) else weight
     cells = {arm: _worth(scores, arm, arms, axes, weight) for arm in arms}
@@ -170,7 +171,7 @@ def weigh(scores: Scores, arms: Sequence[str], axes: Axes, *, weight: float) -> 
     best = min(arms, key=lambda arm: (-means[arm], arm))
     rivals = [arm for arm in arms if arm != best and cells[arm].keys() & cells[best].keys()]
     found = [stats.compare(cells[best], cells[arm]) for arm in rivals]
-    adjusted = stats.holm([of.p for of in found])
+    adjusted = stats.holm([min(1.0, _times(scores) * of.p) for of in found])
     lower = {
         arm
         for arm, of, p in zip(rivals, found, adjusted, strict=True)
@@ -181,6 +182,11 @@ def weigh(scores: Scores, arms: Sequence[str], axes: Axes, *, weight: float) -> 
     diffs = {arm: of.diff for arm, of in zip(rivals, found, strict=True)}
     near = tuple(arm for arm in tied if arm == best or (arm in diffs and diffs[arm] <= errors[arm]))
     return Weighed(best, tied, near, tuple(arm for arm in arms if arm in lower), means)
+
+
+def _times(scores: Scores) -> float:
+    """What a p counts at this look, which was planned to have a part of the error; one that was not is exploratory."""
+    return stats.ALPHA / scores.looks.alpha if scores.looks is not None and scores.looks.alpha > 0 else 1.0
 
 
 def turned_mean(scores: Scores, arm: str, metric: str) -> float:

@@ -154,6 +154,20 @@ class Reference(Row):
     training_alike: dict[str, float] = Field(default={})
 
 
+class Looked(Row):
+    """Which reading of these LoRAs the scores are, of how many planned, and what of the error that look may spend.
+
+    ``asked`` is what vez.toml said, where it is not the plan of the first look.
+    """
+
+    look: int = Field(ge=1)
+    of: int = Field(ge=1)
+    alpha: float = Field(ge=0, le=1)
+    planned: bool
+    asked: int | None = None
+    confirmation: "Looked | None" = None
+
+
 @dataclass(frozen=True)
 class Tables:
     """`arms` and `against_base` are arm → metric → …; `pairs` (arm, arm) → metric → first minus second."""
@@ -187,6 +201,7 @@ class Scores(Tables):
     nearest: dict[str, tuple[NeighbourRow, ...]] = field(default_factory=dict)
     reference: Reference | None = None
     clip: Clip | None = None
+    looks: Looked | None = None
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], dict[tuple[str, int], float]]:
@@ -244,6 +259,7 @@ def parsed(summary: Mapping[str, Any], *, artifact: Artifact | None = None, rows
         tiers=dict(summary.get("tiers") or {}),
         reference=None if reference is None else Reference.model_validate(reference),
         clip=None if clip is None else Clip.model_validate(clip),
+        looks=None if summary.get("looks") is None else Looked.model_validate(summary["looks"]),
     )
 
 

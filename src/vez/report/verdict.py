@@ -101,8 +101,9 @@ def judge(scores: Scores | None, efforts: Mapping[str, Effort], *, weight: float
     return Verdict(
         use=use,
         headline=f"Use {called(use, efforts)}.",
-        because=_because(use, tied, weighed.near, efforts, faults),
+        because=_because(use, tied, weighed.near, efforts, faults, looked=caveats.spent(scores)),
         sure=(
+            *caveats.looks(scores),
             *caveats.confirmed(scores, use, axes),
             *_sure(scores, use, axes),
             *caveats.seeds(scores, efforts[use], axes),
@@ -139,8 +140,10 @@ def _because(
     near: Sequence[str],
     efforts: Mapping[str, Effort],
     faults: Mapping[str, Sequence[Broken]],
+    *,
+    looked: str,
 ) -> str:
-    said = []
+    said = [looked] if looked else []
     if faults[use]:
         worst = [remedy(gate.metric, gate.kind).fault for gate in faults[use]]
         all_do = len(faults) > 1 and all(faults.values())
@@ -188,7 +191,7 @@ def _sure(scores: Scores, use: str, axes: Axes) -> tuple[str, ...]:
     score, gain = scores.arms.get(use, {}).get(axes.concept), scores.against_base[use][axes.concept]
     sentences = []
     if score is not None:
-        explored = " It is a find of the sweep: an exploratory one." if gain.family == "exploratory" else ""
+        explored = " It is a find of the sweep: an exploratory one." if use in scores.explored else ""
         sentences.append(
             f"{capital(name_of(axes.concept))}: {plain(score.mean)} (95 % interval {interval(score.low, score.high)}; "
             f"{counted(score)}), {gain.verdict} than no LoRA ({told(gain)}).{explored}"
@@ -243,7 +246,7 @@ def _would_change(
     scores: Scores, use: str, kept: Sequence[str], efforts: Mapping[str, Effort], axes: Axes, weight: float
 ) -> tuple[str, ...]:
     """What could turn the verdict: another weight, more prompts, confirmation, people."""
-    sentences = []
+    sentences = [*caveats.next_look(scores)]
     for other, what in ((1.0, "only the concept counted"), (0.0, "only the rest of the prompt counted")):
         if axes.rest is not None and weight != other and len(kept) > 1:
             weighed = weigh(scores, kept, axes, weight=other)
@@ -358,9 +361,10 @@ def _none_fit(
     return Verdict(
         None,
         "No LoRA of this study can be recommended.",
-        because,
-        sure,
+        f"{because} {caveats.spent(scores)}".rstrip(),
+        (*caveats.looks(scores), *sure),
         claims,
+        caveats.next_look(scores),
         refused=tuple(_fault(scores, arm, of[0], more=of[1:], axes=axes) for arm, of in faults.items()),
         nearest=nearest,
         axes=axes,
