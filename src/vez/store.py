@@ -4,6 +4,7 @@ manifest.json: ``{"id", "kind", "parents": {role: id}, "config", "version", "fil
 A folder appears under its name only when it is finished: it is made in a sibling ``.<name>.partial`` and renamed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,13 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from vez.errors import StoreError, no_room
 
 MANIFEST = "manifest.json"
+Line = TypeVar("Line", bound=BaseModel)
 _MAKING = ".making.json"  # inside a partial folder: the id it is being made for
 
 
@@ -130,6 +133,41 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {no_room(error)}") from error
+
+
+def read_lines(path: Path, model: type[Line], *, otherwise: str) -> tuple[list[Line], int]:
+    """The lines of a file to which lines are added, none where it is not there, and how many of its bytes they are.
+
+    A torn last line is no part of them. Raises StoreError where the file cannot be read, or a line is no ``model``:
+    ``otherwise`` says what it then is not, and the way out.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    whole = data.rfind(b"\n") + 1
+    lines: list[Line] = []
+    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+        try:
+            lines.append(model.model_validate_json(line))
+        except ValidationError as error:
+            raise StoreError(f"{path}, line {number}, {otherwise}") from error
+    return lines, whole
+
+
+def open_lines(path: Path) -> int:
+    """A file's descriptor for `add_lines`; the file is made where it is not there. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def add_lines(file: int, data: bytes, *, whole: int) -> None:
+    """Put ``data`` behind the ``whole`` bytes that are whole lines, and onto the disk. Raises OSError."""
+    os.ftruncate(file, whole)  # what a kill or an attempt that failed left of a line
+    if os.write(file, data) != len(data):
+        raise OSError(errno.ENOSPC, "the disk is full")
+    os.fsync(file)
 
 
 def under_way(folder: Path) -> tuple[Path, str] | None:

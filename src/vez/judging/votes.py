@@ -5,7 +5,6 @@ pictures, and on which side), so votes outlive the plan that they were asked by.
 last line was never acknowledged and is dropped.
 """
 
-import errno
 import os
 import re
 from collections.abc import Iterable
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vez.errors import ConfigError, StoreError, no_room
 from vez.judging.material import Cell, Material
 from vez.judging.plan import Kind, Pair, Question
+from vez.store import add_lines, open_lines, read_lines
 
 FOLDER: Final = "judging"
 Answer = Literal["left", "right", "tie", "neither"]
@@ -87,7 +87,7 @@ class Ballots:
             raise StoreError(f"cannot write into {folder}: {no_room(error)}") from error
         try:
             self._lines, self._size = _parse(self.path)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+            self._file = open_lines(self.path)
             _sync_folder(folder)
         except OSError as error:
             self._lock.release()
@@ -133,10 +133,7 @@ class Ballots:
     def _append(self, vote: Vote) -> None:
         data = (vote.model_dump_json() + "\n").encode()
         try:
-            os.ftruncate(self._file, self._size)  # what a kill or an attempt that failed left of a line
-            if os.write(self._file, data) != len(data):
-                raise OSError(errno.ENOSPC, "the disk is full")
-            os.fsync(self._file)
+            add_lines(self._file, data, whole=self._size)
         except OSError as error:
             raise StoreError(f"the vote could not be kept in {self.path}: {no_room(error)}") from error
         self._size += len(data)
@@ -161,20 +158,7 @@ def counted(lines: Iterable[Vote]) -> dict[str, Vote]:
 
 def _parse(path: Path) -> tuple[list[Vote], int]:
     """The lines of a file, and how many of its bytes they are: a torn last line is no part of them."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    whole = data.rfind(b"\n") + 1
-    lines: list[Vote] = []
-    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
-        try:
-            lines.append(Vote.model_validate_json(line))
-        except ValidationError as error:
-            raise StoreError(f"{path}, line {number}, is not a vote; mend or delete that line") from error
-    return lines, whole
+    return read_lines(path, Vote, otherwise="is not a vote; mend or delete that line")
 
 
 def _shown(cell: Cell, material: Material) -> Shown:

@@ -6,7 +6,6 @@ line was never read from and is dropped. What was read of a LoRA once more is th
 pictures or another encoder on the same ones, is another answer to the same question, and so another look.
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vez.errors import StoreError, no_room
 from vez.events import Note
 from vez.metrics.looks import MOST, Look, says, says_of_confirmation
 from vez.metrics.summary import Values
-from vez.store import canonical_json, file_sha256, write_atomic
+from vez.store import add_lines, canonical_json, file_sha256, open_lines, read_lines, write_atomic
 from vez.sweep import explored
 
 FILE: Final = "looks.jsonl"
@@ -130,23 +129,11 @@ def mend(ledger: Ledger, copy: Path) -> bool:
 
 def load(path: Path) -> tuple[list[Reading], int]:
     """The readings of a ledger, none where there is none, and how many of its bytes they are."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    whole = data.rfind(b"\n") + 1
-    readings = []
-    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
-        try:
-            readings.append(Reading.model_validate_json(line))
-        except ValidationError as error:
-            raise StoreError(
-                f"{path}, line {number}, is not a look that vez wrote; put the file back as it was: what it counted is "
-                "not counted anew"
-            ) from error
-    return readings, whole
+    return read_lines(
+        path,
+        Reading,
+        otherwise="is not a look that vez wrote; put the file back as it was: what it counted is not counted anew",
+    )
 
 
 def count(
@@ -228,12 +215,9 @@ def _append(path: Path, readings: Sequence[Reading], whole: int) -> None:
     data = "".join(of.model_dump_json() + "\n" for of in readings).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        file = open_lines(path)
         try:
-            os.ftruncate(file, whole)  # what a kill left of a line
-            if os.write(file, data) != len(data):
-                raise OSError(errno.ENOSPC, "the disk is full")
-            os.fsync(file)
+            add_lines(file, data, whole=whole)
         finally:
             os.close(file)
     except OSError as error:
