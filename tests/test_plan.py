@@ -11,6 +11,7 @@ from vez.config import Config, Project, Study
 from vez.errors import ConfigError, StoreError
 from vez.foresight import check_disk, check_memory
 from vez.metrics import stats
+from vez.metrics.looks import Look
 from vez.plan import HEADER, QUICK, Cost, Drawn, Plan, cost_of, groups, named, plan, rate_key, span
 from vez.room import Sizes, sizes_of
 from vez.suite import asked
@@ -110,6 +111,12 @@ def test_drawing_that_takes_hours_names_the_quick_profile() -> None:
         ),
         (4, {"suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 8}, ""),
         (4, {"suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 6, "seeds": [0, 1]}, "8 LoRAs"),
+        (
+            1,
+            {"looks": 2, "suite": "own", "sampling": {}, "prompts": ["{trigger} on the moon"] * 8},
+            "at the first of 2 looks 8 prompts with the trigger word cannot tell a LoRA from none, however large the "
+            "difference: 9 could",
+        ),
     ],
 )
 def test_prompts_too_few_for_any_verdict_are_told_beforehand(
@@ -125,7 +132,7 @@ def test_prompts_too_few_for_any_verdict_are_told_beforehand(
     runs = variants * len(one.study["nosnja"].seeds)
     if asked_for:
         clear = [stats.sign_flip_p([1.0] * len(asked_for))] * runs
-        assert (min(stats.holm(clear)) > stats.ALPHA) == bool(doubt)
+        assert (min(stats.holm(clear)) > Look(1, one.study["nosnja"].looks).alpha) == bool(doubt)
 
 
 def test_epochs_and_repeats_count_as_in_kohya(tmp_path: Path) -> None:

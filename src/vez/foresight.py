@@ -50,24 +50,28 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
 def too_few(config: Config, name: str) -> str:
     """Why no LoRA can be called better than none however good it is, as a sentence; "" where one can.
 
-    The sign-flip test's smallest p over the prompts that decide, times the runs that Holm's adjustment counts.
+    The sign-flip test's smallest p over the prompts that decide, times the runs that Holm's adjustment counts, against
+    what of the error the first look may spend.
     """
-    from vez.metrics.stats import ALPHA, smallest_p
+    from vez.metrics.looks import Look
+    from vez.metrics.stats import smallest_p
 
     study = config.study[name]
     asking = [prompt for prompt in asked(study, config.project).prompts if prompt.role == "trigger"]
     prompts = len([prompt for prompt in asking if prompt.set == "B"] or asking)
     runs = len(study.variant) * len(study.seeds)
-    most = int(ALPHA / smallest_p(prompts)) if prompts else runs
+    alpha = Look(1, study.looks).alpha
+    most = int(alpha / smallest_p(prompts)) if prompts else runs
     if runs <= most:
         return ""
-    needed = next((n for n in range(prompts, 20) if smallest_p(n) * runs <= ALPHA), 0)
+    needed = next((n for n in range(prompts, 20) if smallest_p(n) * runs <= alpha), 0)
     larger = next((name for name in ("standard", "thorough") if 0 < needed <= PROFILES[name][PRIMARY][0]), "")
     ways = [f"{needed} could"] if needed else []
     ways += [f'profile = "{larger}" has {PROFILES[larger][PRIMARY][0]}'] if larger and study.suite != "own" else []
     told = f"tell {runs} LoRAs from none, {most} at most" if most else "tell a LoRA from none"
+    first = f"at the first of {study.looks} looks " if study.looks > 1 else ""
     return (
-        f"{prompts} prompt{'s' if prompts > 1 else ''} with the trigger word cannot {told}, however large the "
+        f"{first}{prompts} prompt{'s' if prompts > 1 else ''} with the trigger word cannot {told}, however large the "
         f"difference{': ' if ways else ''}{', and '.join(ways)}"
     )
 

@@ -17,6 +17,7 @@ from vez.events import Done, Event, Note, Stage
 from vez.metrics import embed
 from vez.metrics.definitions import METRICS, describing
 from vez.metrics.embed import Clip, Dino
+from vez.metrics.readings import Ledger
 from vez.metrics.scores import reference_rows, score, settings_of
 from vez.store import making, open_artifact
 
@@ -39,7 +40,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def draw(folder: Path, letter: str, controls: dict[str, Any] | None = None) -> Path:
     config = {"arms": {"base": None, "v1": {"lora": "0" * 64, "variant": "v1", "run": "v1-3", "seed": 3}}}
     rows = []
-    with making(folder, kind="samples", parents={"base": "b"}, config=config, version=1) as made:
+    with making(folder, kind="samples", parents={"base": letter}, config=config, version=1) as made:
         for a, arm in enumerate(ARMS):
             (made.path / arm).mkdir()
             for g in range(3):
@@ -63,7 +64,7 @@ def draw(folder: Path, letter: str, controls: dict[str, Any] | None = None) -> P
     return folder
 
 
-def run(samples: Path, datasets: Mapping[str, Dataset], clip: Clip, into: Path, **more: Path) -> list[Event]:
+def run(samples: Path, datasets: Mapping[str, Dataset], clip: Clip, into: Path, **more: Any) -> list[Event]:
     return list(score(samples, datasets, project=PROJECT, clip=clip, into=into, **more))
 
 
@@ -174,6 +175,49 @@ def test_what_confirms_is_measured_and_kept_apart(
     assert row["value"] == pytest.approx(2.5 * max(cosine, 0), abs=2e-5)
     with pytest.raises(StoreError, match="is a dataset, not samples"):
         run(samples, {}, clip, tmp_path / "x", confirm=tiny_dataset.path)
+
+
+def test_a_second_look_is_counted_said_and_costs_what_was_planned(
+    samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path: Path
+) -> None:
+    datasets, into = {"v1": tiny_dataset}, tmp_path / "scores"
+    ledger = Ledger(tmp_path / "looks.jsonl", planned=2)
+
+    def look(drawn: Path) -> tuple[dict[str, Any], str]:
+        events = run(drawn, datasets, clip, into, ledger=ledger)
+        return summary_of(into), " ".join(event.text for event in events if isinstance(event, Note))
+
+    first, said = look(samples)
+    assert first["looks"] == {"look": 1, "of": 2, "planned": True, "asked": None, "confirmation": None,
+                              "alpha": pytest.approx(0.00558, abs=1e-5)}  # fmt: skip
+    assert "the first of 2 planned looks: 0.56 %" in said and (into / "looks.jsonl").is_file()
+    shutil.rmtree(into)
+    assert look(samples)[0]["looks"] == first["looks"], "the same pictures are the same look"
+    others = [draw(tmp_path / name, name) for name in ("C", "D")]
+    second, said = look(others[0])
+    assert (second["looks"]["look"], second["looks"]["alpha"]) == (2, pytest.approx(0.05 - 0.00558, abs=1e-5))
+    third, said = look(others[1])
+    assert third["looks"] | {"confirmation": None} == {"look": 3, "of": 2, "planned": False, "asked": None,
+                                                      "confirmation": None, "alpha": 0.0}  # fmt: skip
+    assert "Look 3 at these LoRAs, and 2 were planned" in said and "--profile confirm" in said
+    families = [{row["family"] for row in of["against_base"]["v1"].values()} for of in (first, second, third)]
+    assert families == [{"primary", "exploratory"}] * 2 + [{"exploratory"}]
+
+
+def test_a_ledger_that_is_lost_is_mended_and_a_damaged_one_ends_the_stage(
+    samples: Path, tiny_dataset: Dataset, clip: Clip, tmp_path: Path
+) -> None:
+    ledger, into = Ledger(tmp_path / "looks.jsonl"), tmp_path / "scores"
+    run(samples, {"v1": tiny_dataset}, clip, into, ledger=ledger)
+    kept = ledger.path.read_bytes()
+    ledger.path.unlink()
+    events = run(samples, {"v1": tiny_dataset}, clip, into, ledger=ledger)
+    assert ledger.path.read_bytes() == kept and any("was gone" in e.text for e in events if isinstance(e, Note))
+    ledger.path.write_bytes(b"no look\n")
+    before = (into / "summary.json").read_bytes()
+    with pytest.raises(StoreError, match="line 1, is not a look that vez wrote"):
+        run(draw(tmp_path / "more", "C"), {"v1": tiny_dataset}, clip, into, ledger=ledger)
+    assert (into / "summary.json").read_bytes() == before and ledger.path.read_bytes() == b"no look\n"
 
 
 def test_arms_of_one_setting_are_known_by_the_manifest() -> None:

@@ -59,8 +59,8 @@ def test_json_has_stable_keys_and_the_same_bytes(swept: Path, evidence: Evidence
     assert text == machine.as_json(gather(swept))
     found = json.loads(text)
     assert list(found) == [
-        *("version", "study", "samples", "scores", "verdict", "arms", "metrics", "not_measured", "tables", "gates"),
-        *("settings", "selection", "confirmation", "controls", "trained_controls"),
+        *("version", "study", "samples", "scores", "verdict", "arms", "metrics", "not_measured", "tables", "looks"),
+        *("gates", "settings", "selection", "confirmation", "controls", "trained_controls"),
     ]
     assert found["verdict"]["use"] == "v2@20" and found["verdict"]["sentence"].startswith("Use v2, step 20")
     assert found["arms"]["v2@20"] == {

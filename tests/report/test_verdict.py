@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from vez.report.caveats import disagreement
 from vez.report.contest import BASE, axes_of, front, weigh
 from vez.report.phrases import adjusted_p, counted, interval, signed, told
 from vez.report.remedies import BY_METRIC
-from vez.report.scored import Difference, Score, ScoreRow, Scores, parsed
+from vez.report.scored import Difference, Looked, Score, ScoreRow, Scores, parsed
 from vez.report.verdict import Effort, Verdict, judge
 
 MARGIN = 0.0375
@@ -215,6 +216,40 @@ def test_confirmed_numbers_are_reported_and_selections_bias_is_said_where_there_
     change = refuted.against_base["v1"]["similarity"].model_copy(update={"verdict": "not distinguishable"})
     refuted.against_base["v1"]["similarity"] = change
     assert "do not bear it out" in judge(found, EFFORTS_OF(truth)).sure[0]
+
+
+def looked(truth: Truth, *, noise: float = 0.01, **looks: Any) -> Scores:
+    found = scored(truth, noise=noise, alpha=looks["alpha"])
+    return replace(found, looks=Looked.model_validate({"planned": looks["look"] <= looks["of"], **looks}))
+
+
+def test_which_look_it_is_stands_in_the_verdict_and_so_does_the_next() -> None:
+    truth = {"v1": on(), "v2": on(similarity=0.2)}
+    first = judge(looked(truth, look=1, of=2, alpha=0.0056), EFFORTS_OF(truth))
+    assert "This is the first of 2 planned looks: 0.56 % of the 5 % error is spent on it" in first.sure[0]
+    assert first.would_change[0].startswith("More pictures, as the second of 2 planned looks")
+    last = judge(looked(truth, look=2, of=2, alpha=0.0444), EFFORTS_OF(truth))
+    assert "4.4 % of the 5 % error was left for it" in last.sure[0]
+    assert "planned looks" not in " ".join(last.would_change)
+    assert "look" not in said(judge(scored(truth), EFFORTS_OF(truth))).replace("looks better than it is", "")
+
+
+def test_a_look_beyond_the_plan_is_exploratory_and_no_find_of_a_sweep() -> None:
+    truth = {"v1": on(), "v2": on(similarity=0.2)}
+    verdict = judge(looked(truth, look=2, of=1, alpha=0.0, asked=2), EFFORTS_OF(truth))
+    assert verdict.because.startswith("But this is look 2 where 1 was planned, so it is exploratory.")
+    assert "after Benjamini–Hochberg, exploratory" in said(verdict) and "find of the sweep" not in said(verdict)
+    assert "vez.toml says looks = 2, but the plan that was recorded at the first look" in said(verdict)
+
+
+def test_the_front_is_weighed_by_what_is_left_of_the_error() -> None:
+    truth = {"v1": on(similarity=0.5), "v2": on(similarity=0.488)}
+    alone = scored(truth, noise=0.02)
+    axes = axes_of(alone, EFFORTS_OF(truth))
+    assert axes is not None
+    assert weigh(alone, ["v1", "v2"], axes, weight=1.0).lower
+    early = replace(alone, looks=Looked(look=1, of=5, alpha=1.2e-5, planned=True))
+    assert not weigh(early, ["v1", "v2"], axes, weight=1.0).lower
 
 
 def EFFORTS_OF(truth: Truth) -> dict[str, Effort]:

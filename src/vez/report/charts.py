@@ -145,7 +145,7 @@ def nice_ticks(low: float, high: float, *, count: int) -> list[float]:
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"an axis from {low} to {high} cannot be drawn")
-    if high - low < 1e-12:
+    if high - low < 1e-12 * max(1.0, abs(low), abs(high)):  # less than the numbers themselves can tell apart
         margin = max(abs(low) * 0.05, 1e-6)
         low, high = low - margin, high + margin
     rough = (high - low) / max(count - 1, 1)

@@ -36,6 +36,7 @@ def as_json(evidence: Evidence, *, weight: float = 0.5) -> str:
         "metrics": {name: of.model_dump() for name, of in scores.metrics.items()} if scores else {},
         "not_measured": scores.not_measured if scores else {},
         "tables": _tables(scores) if scores else None,
+        "looks": scores.looks.model_dump() if scores and scores.looks else None,
         "gates": _dumped(scores.gates) if scores else {},
         "settings": _dumped(scores.settings) if scores else {},
         "selection": _dumped(scores.selection) if scores else {},
