@@ -1,6 +1,8 @@
 """What a large base does without on a processor; and that gradients are zeros again."""
 
 import os
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -103,3 +105,27 @@ def test_a_large_base_alone_keeps_few_primitives(random_base: Base, monkeypatch:
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "1024")
     with computing(random_base, torch.float32, pixels=64):
         assert os.environ["LRU_CACHE_CAPACITY"] == "1024"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+@pytest.mark.parametrize(
+    ("set_by_hand", "kept"),
+    [
+        ({}, True),
+        ({"MALLOC_MMAP_THRESHOLD_": "65536"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=65536"}, False),
+    ],
+)
+def test_beside_a_small_base_what_is_freed_stays_for_the_next_step(set_by_hand: dict[str, str], kept: bool) -> None:
+    faults = "import resource; faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt"
+    fill = "[bytearray(16 << 20) for _ in range(4)]"
+    program = f"from vez.base.frugal import keep_freed; {faults}; keep_freed(); {fill}; before = faults(); {fill}"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{program}; print(faults() - before)"],
+        env={**os.environ, **set_by_hand},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert (int(found.stdout) < pages / 4) == kept

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from vez.base.checkpointing import checkpointed
-from vez.base.frugal import few_primitives, large
+from vez.base.frugal import few_primitives, keep_freed, large
 from vez.base.lean import lean
 from vez.base.model import Base, computing_in, plain_attention
 from vez.config import Checkpointing
@@ -31,8 +31,8 @@ def computing(
         if plain:
             stack.enter_context(plain_attention(base))
         stack.enter_context(lean(base))
-        if base.device.type == "cpu" and large(base.unet):
-            few_primitives()
+        if base.device.type == "cpu":
+            few_primitives() if large(base.unet) else keep_freed()
         stack.enter_context(checkpointed(base, checkpointing))
         if compile:
             stack.enter_context(compiled(base.device))
