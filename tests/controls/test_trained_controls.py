@@ -230,12 +230,15 @@ def test_what_is_asked_wrongly(given: dict[str, object], message: str) -> None:
 def summary(word: str, pair: str, gate: str) -> dict[str, object]:
     arms = [f"control-{kind}" for kind in ("shuffled", "class", "random")]
     mean = {"mean": 0.4, "low": 0.3, "high": 0.5}
-    change = {"diff": 0.1, "low": 0.0, "high": 0.2}
+    low = 0.05 if word == "better" else 0.0
+    change = {"diff": 0.1, "low": low, "high": 0.2}
     return {
         "metrics": {"similarity": {}, "T2": {}},
         "arms": {arm: {"similarity": mean, "drift": mean} for arm in arms},
         "against_base": {arm: {"similarity": change | {"verdict": word}} for arm in arms},
-        "pairs": {"high": {arm: {"T2": change | {"verdict": pair}} for arm in arms}},
+        "pairs": {
+            "high": {arm: {name: change | {"verdict": pair} for name in ("T2", "trigger_effect")} for arm in arms}
+        },
         "gates": {arm: {"similarity": {"limit": {"limit": 0.15, "word": gate}}} for arm in arms},
     }
 
@@ -252,6 +255,29 @@ def test_a_control_that_scores_as_if_it_had_learned_warns() -> None:
     found = judged(summary("better", "equivalent", "passed"), of="high")
     words = " ".join(found.warnings)
     assert len(found.warnings) == 3
-    assert "shuffled scores as well as high on T2" in words and "plain pictures of the class scores" in words
+    assert (
+        "shuffled scores as well as high on T2 and trigger_effect" in words
+        and "plain pictures of the class scores" in words
+    )
     assert "(similarity): that score cannot be trusted on this data, for any LoRA" in words
     assert judged(summary("worse", "worse", "failed"), of="high").warnings[0].count("captions were shuffled") == 2
+
+
+def test_a_question_asked_beforehand_is_answered_by_its_own_interval() -> None:
+    """Among all pairs of arms it may drown: of the demo's it was p = .023 alone and .141 among six."""
+    drowned = judged(summary("better", "not distinguishable", "failed"), of="high").controls[0]
+    assert {one.metric: one.outcome for one in drowned.asked} == dict.fromkeys(
+        ("similarity", "T2", "trigger_effect"), "as expected"
+    )
+    open_ = judged(summary("not distinguishable", "not distinguishable", "failed"), of="high").controls[0]
+    assert {one.outcome for one in open_.asked} == {"not shown"}
+
+
+def test_what_a_study_does_not_measure_is_said() -> None:
+    bare = {"metrics": {}, "arms": {f"control-{kind}": {} for kind in ("shuffled", "class", "random")}}
+    found = {one.kind: one for one in judged(bare, of="high").controls}
+    assert {one.outcome for control in found.values() for one in control.asked} == {"not measured"}
+    assert [one.metric for one in found["shuffled"].asked] == ["similarity", "T2", "trigger_effect"]
+    assert [one.metric for one in found["class"].asked] == ["similarity"]
+    assert [one.metric for one in found["random"].asked] == ["similarity", "drift"]
+    assert not judged(bare, of="high").warnings

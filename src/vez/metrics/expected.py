@@ -6,7 +6,7 @@ verdict; `vez.controls` makes them, in an artifact of their own.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,7 +21,7 @@ PREFIX: Final = "control-"
 """How the arms of trained controls begin."""
 
 Kind = Literal["shuffled", "class", "random"]
-Outcome = Literal["as expected", "against expectation", "not shown"]
+Outcome = Literal["as expected", "against expectation", "not shown", "not measured"]
 
 TITLES: Final[Mapping[str, str]] = {
     "shuffled": "Trained with the captions shuffled",
@@ -124,45 +124,59 @@ def _warning(kind: Kind, of: str, against: list[str]) -> str:
 
 
 def _shuffled(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expectation]:
-    metric = _likeness(summary)
+    expected, metric = "above no LoRA: the pictures were the right ones", _likeness(summary)
     change = _row(summary, "against_base", arm, metric) if metric else None
-    if metric and change is not None:
-        word = {"better": "as expected", "worse": "against expectation"}.get(change["verdict"], "not shown")
-        yield Expectation(metric, "above no LoRA: the pictures were the right ones", _change(change), _outcome(word))
+    if metric is None or change is None:
+        yield Expectation(metric or _LIKENESS[0], expected, "", "not measured")
+    else:
+        yield Expectation(metric, expected, _change(change), _above(change, against=("worse",)))
     for name in ("T2", "trigger_effect"):
         pair = summary.get("pairs", {}).get(of, {}).get(arm, {}).get(name)
-        if pair is not None:
-            word = {"better": "as expected", "not distinguishable": "not shown"}.get(
-                pair["verdict"], "against expectation"
-            )
-            found = f"{of} minus it: {_change(pair)}"
-            yield Expectation(name, f"below {of}", found, _outcome(word))
+        if pair is None:
+            yield Expectation(name, f"below {of}", "", "not measured")
+        else:
+            outcome = _above(pair, against=("worse", "equivalent"))
+            yield Expectation(name, f"below {of}", f"{of} minus it: {_change(pair)}", outcome)
+
+
+def _above(change: Mapping[str, Any], *, against: Collection[str]) -> Outcome:
+    """Whether a difference that was asked of this control beforehand lies above 0.
+
+    It is one question, so its own interval answers it. The verdict, corrected for all pairs of arms that are compared
+    (Holm), raises the alarm: only what stands among so many may discredit a score.
+    """
+    if change["verdict"] in against:
+        return "against expectation"
+    return "as expected" if change["low"] is not None and change["low"] > 0 else "not shown"
 
 
 def _unlearned(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expectation]:
     """Likeness of about 0: below its gate where it has one, else no better than no LoRA."""
     metric = _likeness(summary)
-    if metric is None:
-        return
-    score = _row(summary, "arms", arm, metric)
-    limit = (_row(summary, "gates", arm, metric) or {}).get("limit")
-    change = _row(summary, "against_base", arm, metric)
-    if score is not None and limit is not None:
-        word = {"passed": "against expectation", "failed": "as expected"}.get(limit["word"], "not shown")
-        yield Expectation(metric, f"below {limit['limit']:g}, as what is not learned", _mean(score), _outcome(word))
-    elif change is not None:
-        same = {"better": "against expectation", "equivalent": "as expected", "worse": "as expected"}
-        word = same.get(change["verdict"], "not shown")
-        yield Expectation(metric, "no better than no LoRA", _change(change), _outcome(word))
+    score = _row(summary, "arms", arm, metric) if metric else None
+    limit = (_row(summary, "gates", arm, metric) or {}).get("limit") if metric else None
+    change = _row(summary, "against_base", arm, metric) if metric else None
+    words: Mapping[str, Outcome]
+    if metric and score is not None and limit is not None:
+        words = {"passed": "against expectation", "failed": "as expected"}
+        expected = f"below {limit['limit']:g}, as what is not learned"
+        yield Expectation(metric, expected, _mean(score), words.get(limit["word"], "not shown"))
+    elif metric and change is not None:
+        words = {"better": "against expectation", "equivalent": "as expected", "worse": "as expected"}
+        outcome = words.get(change["verdict"], "not shown")
+        yield Expectation(metric, "no better than no LoRA", _change(change), outcome)
+    else:
+        yield Expectation(metric or _LIKENESS[0], "no better than no LoRA", "", "not measured")
 
 
 def _random(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expectation]:
     yield from _unlearned(summary, arm, of)
-    moved = _row(summary, "arms", arm, "drift")
-    if moved is not None:
+    moved, expected = _row(summary, "arms", arm, "drift"), "above 0: it moves unrelated pictures"
+    if moved is None:
+        yield Expectation("drift", expected, "", "not measured")
+    else:
         shown = moved["low"] is not None and moved["low"] > 0
-        word = "as expected" if shown else "not shown"
-        yield Expectation("drift", "above 0: it moves unrelated pictures", _mean(moved), _outcome(word))
+        yield Expectation("drift", expected, _mean(moved), "as expected" if shown else "not shown")
 
 
 def _likeness(summary: Mapping[str, Any]) -> str | None:
@@ -186,12 +200,3 @@ def _interval(row: Mapping[str, Any]) -> str:
     if row.get("low") is None or row.get("high") is None:
         return ""
     return f" (95 % interval {row['low']:.3f} to {row['high']:.3f})"
-
-
-def _outcome(word: str) -> Outcome:
-    outcomes: dict[str, Outcome] = {
-        "as expected": "as expected",
-        "against expectation": "against expectation",
-        "not shown": "not shown",
-    }
-    return outcomes[word]
