@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import vez.base.compute as compute
 import vez.base.frugal as frugal
 import vez.lora
 from vez.base import Base, computing
@@ -105,6 +106,16 @@ def test_a_large_base_alone_keeps_few_primitives(random_base: Base, monkeypatch:
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "1024")
     with computing(random_base, torch.float32, pixels=64):
         assert os.environ["LRU_CACHE_CAPACITY"] == "1024"
+
+
+def test_a_small_base_alone_keeps_what_is_freed(random_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(compute, "keep_freed", lambda: called.append(True))
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "1")  # so that it is put back
+    for largest, calls in ((1, 0), (frugal.LARGE, 1)):
+        monkeypatch.setattr(frugal, "LARGE", largest)
+        with computing(random_base, torch.float32, pixels=64):
+            assert len(called) == calls
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")

@@ -32,7 +32,10 @@ def computing(
             stack.enter_context(plain_attention(base))
         stack.enter_context(lean(base))
         if base.device.type == "cpu":
-            few_primitives() if large(base.unet) else keep_freed()
+            if large(base.unet):
+                few_primitives()
+            else:
+                keep_freed()
         stack.enter_context(checkpointed(base, checkpointing))
         if compile:
             stack.enter_context(compiled(base.device))
