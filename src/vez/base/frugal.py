@@ -32,7 +32,8 @@ def keep_freed() -> None:
     """Have glibc keep what is freed for what is asked for next, and not give it back to the system to ask for again.
 
     Each page asked for is filled with zeros first, at every step (bench/results). Beside a large base the gaps between
-    kept blocks cost up to 0.3 GB, and no step is faster. Nothing happens where there is no glibc, and what a person has set stays.
+    kept blocks cost up to 0.3 GB, and no step is faster. Nothing happens where there is no glibc, and what a person
+    has set stays.
     """
     if not sys.platform.startswith("linux") or _set_by_hand():
         return
