@@ -182,6 +182,26 @@ def test_an_option_whose_field_is_gone_is_listed_with_its_value_and_effect() -> 
     assert carried(values).tables["variant"]["min_snr"] == 5.0
 
 
+@pytest.mark.parametrize(
+    ("every", "samples", "pictures", "reason"),
+    [
+        (10, 34, 34, ""),
+        (1, 340, 34, ""),  # every epoch is every pass, however long either is
+        (10, 340, 34, "several times (34 × 10)"),
+        (10, None, None, "not known here"),
+    ],
+)
+def test_epochs_without_captions_are_carried_only_where_they_are_passes(
+    every: int, samples: int | None, pictures: int | None, reason: str
+) -> None:
+    values = {"caption_dropout_every_n_epochs": every}
+    work = carry(values, near=Path("a.toml"), samples=samples, counted="34 × 10", pictures=pictures)
+    left = [left.why for left in work.left if left.option == "caption_dropout_every_n_epochs"]
+    assert work.tables["variant"].get("caption_dropout_every") == (None if reason else every)
+    assert len(left) == bool(reason)
+    assert all(reason in why for why in left)
+
+
 def test_a_field_that_does_not_take_the_value_leaves_it_with_the_reason() -> None:
     grown = carried({"noise_offset": 3.0}, models={**TABLES, "variant": Grown})
     assert "noise_offset" not in grown.tables["variant"]

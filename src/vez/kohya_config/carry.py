@@ -45,6 +45,7 @@ def carry(
     _schedule(work, steps)
     _intervals(work)
     _dataset(work)
+    _without_captions(work)
     for option in OPTIONS:
         if option.name not in work.done:
             _plain(work, option)
@@ -223,6 +224,25 @@ def _intervals(work: Carried) -> None:
             why = work.put(key, every, comment)
         if why:
             work.leave(option, work.values[option], why)
+
+
+def _without_captions(work: Carried) -> None:
+    """Whole epochs without captions: the same in vez only where an epoch shows each picture once."""
+    name = "caption_dropout_every_n_epochs"
+    every = work.get(name)
+    if not every:
+        return
+    key = key_of(BY_NAME[name], work.models)
+    if key is None:
+        why = f"vez has no field for this; {BY_NAME[name].does}"
+    elif every > 1 and (work.pictures is None or work.samples is None):
+        why = "vez counts passes over the pictures, kohya epochs; how often one shows a picture is not known here"
+    elif every > 1 and work.samples != work.pictures:
+        why = f"an epoch of kohya's shows each picture several times ({work.counted}); vez counts passes that show it once"
+    else:
+        why = work.put(key, every)
+    if why:
+        work.leave(name, every, why)
 
 
 def _dataset(work: Carried) -> None:
