@@ -21,14 +21,16 @@ from vez import interop
 from vez.base import Base, predict
 from vez.config import Prompt, Sampling, Variant
 from vez.dataset import Dataset, Row
-from vez.denoise import Batch, sample_losses, sizes_of, variant_losses
+from vez.denoise import Batch, Words, predictions, sample_losses, sizes_of, variant_losses
 from vez.errors import LoraFileError
 from vez.events import Done, Step
 from vez.family import FAMILIES, kohya_keys
 from vez.interop import LoraState, base_keys, merge, parent_of, save_kohya, to_bytes, to_diffusers
 from vez.lora import LoraSpec, attach
 from vez.sample import sample
+from vez.samples import Samples
 from vez.solver import denoise, moves, noise
+from vez.tape import record
 from vez.train import train
 
 
@@ -127,6 +129,33 @@ def test_what_is_told_of_a_pictures_size(xl: Base, random_base: Base, tiny_datas
     assert told is not None
     assert told.tolist() == [[400, 800, 100, 50, 200, 400], [64, 64, 0, 0, 64, 64]]
     assert sizes_of(random_base, rows) is None
+
+
+def test_a_mirrored_pictures_crop_begins_where_it_does_in_the_mirrored_picture(xl: Base, tiny_dataset: Dataset) -> None:
+    """Of 1000 pixels across, 100 to 900 mirrored are 100 to 900, 0 to 800 are 200 to 1000; half as large in training."""
+    row = replace(tiny_dataset.train[0], width=400, height=200, upright=1000)
+    rows = [replace(row, box=box) for box in ((100, 200, 900, 600), (0, 200, 800, 600), (0, 200, 800, 600))]
+    told = sizes_of(xl, [*rows, replace(rows[1], upright=0)], turned=[True, True, False, True])
+    assert told is not None
+    assert told[:, 3].tolist() == [50, 100, 0, 0]  # the last one's picture is of unknown width
+    assert told[:, 2].tolist() == [100] * 4
+
+
+def test_only_a_variant_that_flips_is_told_of_mirrored_crops(xl: Base, tiny_dataset: Dataset) -> None:
+    rows = [replace(row, box=(0, 0, 64, 64), upright=164) for row in tiny_dataset.train]
+    variants = [Variant(dataset="d", batch=4, flip=flip) for flip in (True, False)]
+    tape = record(len(rows), seed=0, steps=8, batch=4)
+    moments = [torch.zeros(8, 8, 8) for _ in rows]
+    mirrored = [torch.cat([torch.ones(4, 8, 8), torch.zeros(4, 8, 8)]) for _ in rows]
+    words = Words.of(xl, [row.caption for row in rows], frozen=True)
+    told = set()
+    for step in range(1, 9):
+        for _, found, _ in Samples(xl, rows, variants, tape, words, moments, mirrored=mirrored).batches(step):
+            assert found.sizes is not None and found.sizes.shape == (8, 6)
+            told |= set(zip(found.latents[:, 0, 0, 0].tolist(), found.sizes[:, 3].tolist(), strict=True))
+            assert torch.equal(found.sizes[4:, 3], torch.zeros(4))
+            assert predictions(xl, found, variants=2).shape == (8, 4, 8, 8)
+    assert told == {(0.0, 0.0), (1.0, 100.0)}  # (latents are of the mirrored picture, where its crop begins)
 
 
 def batch(base: Base, row: Row, *, variants: int) -> Batch:

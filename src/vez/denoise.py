@@ -29,7 +29,7 @@ class Batch:
 
     ``latents`` and ``noise`` (B, 4, h, w) fp32, ``timesteps`` (B,) int64; ``tokens`` (V·B, 77) or more (`tokenize`), or
     ``text`` of V·B captions; ``sizes`` (B, 6) for a base that is told them (`predict`). Where variants differ in
-    latents or noise, these are (V·B, 4, h, w), variant after variant.
+    latents, noise or sizes, these have V·B rows, variant after variant.
     """
 
     latents: Tensor
@@ -77,17 +77,20 @@ class Words:
         return Batch(latents, noise, timesteps, tokens=self.tokens[index], sizes=sizes)
 
 
-def sizes_of(base: Base, rows: Sequence[Row]) -> Tensor | None:
+def sizes_of(base: Base, rows: Sequence[Row], *, turned: Sequence[bool] | None = None) -> Tensor | None:
     """What a base is told of the pictures' sizes, (N, 6) fp32 (`predict`); None where its family is told nothing.
 
     Original: the part of the person's picture that the row shows, before it was scaled. Crop: where that part began, in
-    training pixels. Target: the training picture.
+    training pixels; of a row that is ``turned`` left to right, in the picture turned so, as kohya tells it. Target: the
+    training picture.
     """
     if not base.family.pooled:
         return None
     told = []
-    for row in rows:
+    for row, mirrored in zip(rows, turned or [False] * len(rows), strict=True):
         left, top, right, bottom = row.box if row.scale != 1 or any(row.box) else (0, 0, row.width, row.height)
+        if mirrored and row.upright:
+            left = row.upright - right
         offset = (round(top * row.scale), round(left * row.scale))
         told.append((bottom - top, right - left, *offset, row.height, row.width))
     return torch.tensor(told, dtype=torch.float32, device=base.device)
@@ -126,8 +129,9 @@ def predictions(base: Base, batch: Batch, *, variants: int) -> Tensor:
         if batch.tokens is None:
             raise ValueError("a batch needs tokens or text")
         text = condition(base, batch.tokens)
-    x = _each(noisy(base.schedule, batch).to(base.dtype), variants * len(batch.timesteps))
-    sizes = None if batch.sizes is None else batch.sizes.repeat(variants, 1)
+    count = variants * len(batch.timesteps)
+    x = _each(noisy(base.schedule, batch).to(base.dtype), count)
+    sizes = None if batch.sizes is None else batch.sizes.repeat(count // len(batch.sizes), 1)
     return predict(base, x, batch.timesteps.repeat(variants), text=text, sizes=sizes).float()
 
 

@@ -163,7 +163,7 @@ class Samples:
             self._latents(views, fields[:, 0], turned),
             fields[:, 1],
             torch.from_numpy(tape.timestep[at]),
-            sizes=sizes_of(self.base, [self.views[i] for i in views]),
+            sizes=self._sizes(views, turned),
         )
         batch = replace(batch, rows=tuple(images.tolist()))
         return self._with_mask(
@@ -189,6 +189,14 @@ class Samples:
             mean, deviation = moments.chunk(2, dim=1)
             found.append(mean + deviation * field)
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _sizes(self, views: NDArray[np.int64], turned: Sequence[bool]) -> Tensor | None:
+        """What a base is told of a batch's sizes, (b, 6), or (V·b, 6) where a variant flips."""
+        shown = [self.views[i] for i in views]
+        flips = [variant.flip for variant in self.variants] if self.mirrored is not None else [False]
+        told = [sizes_of(self.base, shown, turned=turned if flip else None) for flip in flips]
+        found = [sizes for sizes in told if sizes is not None]
+        return torch.cat(found) if found else None
 
     def _with_wording(self, batch: Batch, captions: NDArray[np.int64], seeds: Sequence[int]) -> Batch:
         """The batch with captions worded for each sample, where a variant does so."""

@@ -348,6 +348,8 @@ def test_rows_are_plain_json_lines(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (made.path / "rows.jsonl").read_text().splitlines()]
     always = [field.name for field in fields(Row) if field.name != "moved"]  # only rows that have other places say so
     assert list(rows[0]) == always and rows[0]["box"] == [10, 0, 80, 70]
+    with Image.open(tmp_path / "images" / rows[0]["source"]) as picture:
+        assert rows[0]["upright"] == picture.width
     assert [f.check for f in made.findings] == ["blurred", "blurred"]
 
 

@@ -53,6 +53,8 @@ class _Kept:
     held_out: bool
     stem: str
     """What its hand caption is called after."""
+    upright: int
+    """Width of the whole upright picture in pixels."""
 
 
 def build(config: Config, name: str, *, captioner: Captioner | None = None) -> Iterator[Event]:
@@ -322,7 +324,7 @@ def _kept(
         if file in held_out:
             wanted = sorted(wanted, key=lambda made: made.cut.crop != "full")[:1]
         for made in wanted:
-            kept.append(_Kept(file, made, group_of[file], file in held_out, _caption_of(file, made, captions, stems)))
+            kept.append(_Kept(file, made, group_of[file], file in held_out, _caption_of(file, made, captions, stems), one.picture.width))
     return kept
 
 
@@ -371,6 +373,7 @@ def _row(
         split="held_out" if one.held_out else "train",
         crop=made.cut.crop,
         box=made.cut.box,
+        upright=one.upright,
         boxed=made.cut.boxed,
         width=made.cut.size[0],
         height=made.cut.size[1],

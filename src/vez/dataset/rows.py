@@ -27,7 +27,7 @@ from vez.images.provenance import Provenance
 from vez.store import open_artifact, write_atomic
 
 KIND: Final = "dataset"
-VERSION: Final = 3  # raised when the same pictures and settings would give another dataset
+VERSION: Final = 4  # raised when the same pictures and settings would give another dataset
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Row:
     """Which part of the picture it shows."""
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     """(left, top, right, bottom) of that part in pixels of the upright picture."""
+    upright: int = 0
+    """Width of the upright picture in pixels; 0: not known."""
     boxed: Literal["auto", "hand", "face"] = "auto"
     """Who chose the box."""
     width: int = 0
