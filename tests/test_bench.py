@@ -191,7 +191,7 @@ def test_how_long_a_study_takes(project: Path) -> None:
     (one,) = row["passes"]
     assert one["work"] | {"steps": 0} == {
         "base": "tiny", "size": 64, "batch": 2, "ranks": [2, 4], "dtype": "fp32", "device": "cpu", "steps": 0,
-        "checkpointing": "none", "shapes": [], "compile": False,
+        "checkpointing": "none", "shapes": [], "compile": False, "quantize": "none",
     }  # fmt: skip
     assert row["training_seconds"] == pytest.approx(2 * 100 * one["step_seconds"])
 

@@ -86,6 +86,7 @@ def test_a_foreign_optimizer_of_a_smaller_rank_beside_a_larger(random_base: Base
                 for grad in pair:
                     grad.copy_(torch.randn(grad.shape, generator=generator))
             learns.step([rates_of(x, step, steps=3) for x in learns.variants], learns.norms(), stopped=())
+            learns.clear()
         assert not set_.grads.any(), v
     for key, (down, up) in made.rows(made.params.detach(), 0).items():
         other = alone.rows(alone.params.detach(), 0)[key]

@@ -15,6 +15,7 @@ from torch import Tensor
 from vez.base import Base, Conditioning, Schedule, condition, predict, tokenize
 from vez.config import Variant
 from vez.dataset import Row
+from vez.device import carried
 from vez.losses import pointwise
 from vez.tape import noise
 
@@ -70,8 +71,7 @@ class Words:
         self, captions: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, *, sizes: Tensor | None = None
     ) -> Batch:
         """A batch on the base's device; ``captions`` (V·B,) are indices, -1 for the empty one."""
-        device = self.tokens.device
-        index, timesteps = captions.to(device), timesteps.to(device)
+        index, timesteps = (carried(numbers, self.tokens.device) for numbers in (captions, timesteps))
         if self.states is not None:
             return Batch(latents, noise, timesteps, text=self.states.at(index), sizes=sizes)
         return Batch(latents, noise, timesteps, tokens=self.tokens[index], sizes=sizes)
@@ -93,7 +93,7 @@ def sizes_of(base: Base, rows: Sequence[Row], *, turned: Sequence[bool] | None =
             left = row.upright - right
         offset = (round(top * row.scale), round(left * row.scale))
         told.append((bottom - top, right - left, *offset, row.height, row.width))
-    return torch.tensor(told, dtype=torch.float32, device=base.device)
+    return carried(torch.tensor(told, dtype=torch.float32), base.device)
 
 
 def noisy(schedule: Schedule, batch: Batch) -> Tensor:

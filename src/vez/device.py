@@ -1,6 +1,7 @@
 """Where torch computes: the one question about the machine that only torch can answer."""
 
 import torch
+from torch import Tensor
 
 from vez.errors import TrainError
 
@@ -21,6 +22,13 @@ def choose(name: str = "auto") -> torch.device:
     if (device.index or 0) >= count:
         raise TrainError(f"the device {name!r} is not on this machine as torch sees it; `vez doctor` says what is")
     return device
+
+
+def carried(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on ``device``; the processor's own goes to a GPU from pinned memory, so that nobody waits."""
+    if tensor.device.type != "cpu" or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def describe(device: torch.device) -> str:

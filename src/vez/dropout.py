@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vez.config import Variant
+from vez.device import carried
 from vez.lora import LoraSet
 
 
@@ -48,7 +49,7 @@ class Dropout:
         for v, (variant, rank) in enumerate(zip(self.variants, ranks, strict=True)):
             for n, sample in enumerate(self.samples if rank else ()):
                 mask[v, n, :, :rank] = _of_sample(variant, sample, module, each, rank)
-        return torch.from_numpy(mask).view(len(ranks), positions, max(ranks)).to(self.device)
+        return carried(torch.from_numpy(mask).view(len(ranks), positions, max(ranks)), self.device)
 
 
 def _of_sample(variant: Variant, sample: int, module: int, positions: int, rank: int) -> NDArray[np.float32]:

@@ -77,40 +77,40 @@ class Learner:
         return self.adamw.steps
 
     def norms(self) -> Tensor:
-        """Each variant's gradient norm before clipping, (V,)."""
+        """Each variant's gradient norm before clipping, (V,), on the weights' device."""
         return self.adamw.norms()
 
-    def overflowed(self, norms: Tensor, *, of: Collection[int]) -> list[int]:
-        """Those of variants whose gradient overflowed fp16: they miss this update, and their loss scale is halved."""
+    def overflowed(self, norms: Sequence[float], *, of: Collection[int]) -> list[int]:
+        """Those of variants whose gradient overflowed fp16: they miss their update, and their loss scale is halved."""
         if self.scaling is None:
             return []
         return [v for v in of if not math.isfinite(norms[v]) and self.scaling.overflowed(v)]
 
     @torch.no_grad()
     def step(
-        self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int], missing: Collection[int] = ()
+        self, rates: Sequence[Rates], norms: Tensor, *, losses: Tensor | None = None, stopped: Collection[int]
     ) -> dict[int, str]:
-        """One update of every variant that is not in ``stopped`` or ``missing``; the gradients are then zero.
+        """One update of every variant that is not in ``stopped`` and whose norm, and loss (V,), are finite.
 
-        Returns the variants, by their place, whose optimizer gave weights that are not finite, and which tensor; they
-        keep the weights they had. Raises TrainError where a foreign optimizer cannot take a step.
+        A device is only told what to do; what came of it is read by `settle`. Foreign optimizers work on the processor:
+        they wait for the device. Then the gradients are still there: `clear` them.
+        Returns the variants, by their place, whose foreign optimizer gave weights that are not finite, and which
+        tensor; they keep the weights they had. Raises TrainError where one cannot take a step.
         """
-        broken, stopped = {}, {*stopped, *missing}
-        for v in missing:
-            self.adamw.missed[v] += 1
+        sound = norms.isfinite() if losses is None else norms.isfinite() & losses.isfinite()
+        broken = {}
         for v, optimizer in self.foreign.items():
-            if v not in stopped:
+            if v not in stopped and bool(sound[v]):
                 before = self.lora.params.detach()[v].clone()
-                optimizer.step(rates[v], rates[v].clipping(float(norms[v])))
+                clip = rates[v].clipping(norms[v])
+                optimizer.step(rates[v], 1.0 if clip is None else float(clip))
                 if not finite(self.lora, v):
                     broken[v] = broken_tensor(self.lora, v)
                     self.lora.params.detach()[v].copy_(before)
-        self.adamw.step(rates, norms, stopped={*stopped, *self.foreign})
+        self.adamw.update(rates, norms, stopped={*stopped, *self.foreign}, held=(~sound).float())
         for v, variant in enumerate(self.variants):
             if v in stopped or v in broken:
                 continue
-            if self.scaling is not None:
-                self.scaling.updated(v)
             if variant.scale_weight_norms is not None:
                 self._hold_norms(v, variant.scale_weight_norms)
             if variant.ema is not None and self.average is not None:
@@ -118,6 +118,21 @@ class Learner:
                 decay = min(variant.ema, self.steps / (9 + self.steps))
                 self.average[v].lerp_(self.lora.params.detach()[v], 1 - decay)
         return broken
+
+    def settle(self, losses: Sequence[float], norms: Sequence[float], *, stopped: Collection[int]) -> list[int]:
+        """Count what came of a step of these losses and norms; returns the variants whose gradient overflowed fp16."""
+        running = [v for v, loss in enumerate(losses) if v not in stopped and math.isfinite(loss)]
+        missing = self.overflowed(norms, of=running)
+        for v in running:
+            if v in missing:
+                self.adamw.missed[v] += 1
+            elif self.scaling is not None and math.isfinite(norms[v]):
+                self.scaling.updated(v)
+        return missing
+
+    def clear(self) -> None:
+        """Make the gradients zero again."""
+        self.lora.clear_gradients()
 
     def _hold_norms(self, v: int, largest: float) -> None:
         """kohya's max-norm: where ‖ΔW‖ of a module is larger, down and up shrink by the same factor."""

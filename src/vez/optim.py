@@ -40,9 +40,9 @@ class Rates:
         text = self.text if kind.encoder == 0 or self.text2 is None else self.text2
         return (self.unet if kind.network == "unet" else text) * kind.lr * (self.plus if kind.up else 1.0)
 
-    def clipping(self, norm: float) -> float:
-        """What gradients of this norm are multiplied by: torch.nn.utils.clip_grad_norm_, which kohya calls."""
-        return min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
+    def clipping(self, norm: Tensor) -> Tensor | None:
+        """What gradients of this norm are multiplied by: torch.nn.utils.clip_grad_norm_, which kohya calls. None: 1."""
+        return (self.clip / (norm + 1e-6)).clamp(max=1.0) if self.clip > 0 else None
 
 
 class AdamW:
@@ -56,12 +56,12 @@ class AdamW:
         self.missed = [0] * len(lora.specs)
 
     def norms(self) -> Tensor:
-        """Each variant's gradient norm over all that it trains, (V,), before clipping."""
+        """Each variant's gradient norm over all that it trains, (V,), before clipping; on the weights' device."""
         norms = [
             torch.stack([torch.linalg.vector_norm(self._part(self.lora.grads, v, n)) for n in self._networks(v)])
             for v in range(len(self.lora.specs))
         ]
-        return torch.stack([torch.linalg.vector_norm(each) for each in norms]).cpu()
+        return torch.stack([torch.linalg.vector_norm(each) for each in norms])
 
     @torch.no_grad()
     def step(self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int] = ()) -> None:
@@ -69,13 +69,23 @@ class AdamW:
 
         Variants whose place is in ``stopped`` stay as they are.
         """
+        self.update(rates, norms, stopped=stopped)
+        self.lora.clear_gradients()
+
+    @torch.no_grad()
+    def update(
+        self, rates: Sequence[Rates], norms: Tensor, *, stopped: Collection[int] = (), held: Tensor | None = None
+    ) -> None:
+        """`step` without the clearing. ``held`` (V,) is 1 for a variant that is to stay as it is too, else 0: it lies
+        where the weights do, and nothing is read back of it or of the norms."""
         self.steps += 1
-        for v, (rate, norm) in enumerate(zip(rates, norms.tolist(), strict=True)):
+        for v, rate in enumerate(rates):
             if v in stopped:
                 continue
+            clip, hold = rate.clipping(norms[v]), None if held is None else held[v]
+            scale = None if clip is None else clip.reciprocal()
             for columns, lr in self._stretches(v, rate):
-                self._update(v, columns, lr=lr, rate=rate, clip=rate.clipping(norm))
-        self.lora.clear_gradients()
+                self._update(v, columns, lr=lr, rate=rate, scale=scale, hold=hold)
 
     def _stretches(self, variant: int, rate: Rates) -> Iterator[tuple[slice, float]]:
         """Columns that share a learning rate, as far as they reach."""
@@ -89,16 +99,18 @@ class AdamW:
             columns, lr = stretch.columns, rate.of(stretch.kind)
         yield columns, lr
 
-    def _update(self, variant: int, columns: slice, *, lr: float, rate: Rates, clip: float) -> None:
+    def _update(
+        self, variant: int, columns: slice, *, lr: float, rate: Rates, scale: Tensor | None, hold: Tensor | None
+    ) -> None:
         weight, grad, first, second = (
             buffer[variant, columns] for buffer in (self.lora.params.detach(), self.lora.grads, self.first, self.second)
         )
-        steps = weight.new_tensor(float(self.steps - self.missed[variant]))
+        steps = torch.full((), float(self.steps - self.missed[variant]), device=weight.device)
         torch._fused_adamw_(
             [weight], [grad], [first], [second], [], [steps],
             lr=lr, beta1=rate.betas[0], beta2=rate.betas[1], weight_decay=rate.weight_decay, eps=rate.eps,
             amsgrad=False, maximize=False,
-            grad_scale=weight.new_tensor(1 / clip) if clip < 1 else None,
+            grad_scale=scale, found_inf=hold,
         )  # fmt: skip
         torch.autograd.graph.increment_version(weight)  # the operator does not; the LoRAs' copies in bfloat16 ask it
 

@@ -15,12 +15,14 @@ from vez.base import Base, cached_moments
 from vez.config import Variant
 from vez.dataset import Dataset, Row
 from vez.denoise import FixedNoise, variant_losses
+from vez.device import carried
 from vez.dropout import Dropout
 from vez.events import Event, EventLog, Note, Step
 from vez.interop import save_kohya
 from vez.learner import Learner, rates_of
 from vez.lora import LoraSet, attach
 from vez.losses import sample_weights
+from vez.optim import Rates
 from vez.preserve import Preserved
 from vez.rewording import first_wording
 from vez.samples import Samples, samples_of
@@ -139,28 +141,43 @@ def step_of(work: Pass, step: int) -> Iterator[Event]:
     """One optimizer step of every variant (1-based), from the tape's row to its events."""
     began = perf_counter()
     variants = [run.variant for run in work.runs]
-    losses, drifts = gradients(work, step)
-    norms = work.learner.norms()
-    sound = [v for v, loss in enumerate(losses.tolist()) if v not in work.stopped and math.isfinite(loss)]
-    missing = work.learner.overflowed(norms, of=sound)
-    yield from _stop_broken(work, losses.cpu(), norms, step=step, missing=missing)
     rates = [rates_of(variant, step - 1, steps=work.steps) for variant in variants]
-    for v, where in work.learner.step(rates, norms, stopped=work.stopped, missing=missing).items():
+    found, broken = _queue(work, step, rates)
+    losses, norms, drifts = found.tolist()  # the one time that a step waits for its device
+    missing = work.learner.settle(losses, norms, stopped=work.stopped)
+    yield from _stop_broken(work, losses, norms, step=step, missing=missing)
+    work.learner.clear()
+    for v, where in broken.items():
         yield from stop(work, v, f"an update of {variants[v].optimizer}", step=step, where=where)
     seconds = perf_counter() - began
-    rows = zip(work.runs, losses.tolist(), rates, norms.tolist(), drifts.tolist(), strict=True)
+    rows = zip(work.runs, losses, rates, norms, drifts, strict=True)
     for v, (run, loss, rate, norm, drift) in enumerate(rows):
         if v not in work.stopped:
             held = drift if run.variant.preserve else None
             yield run.record(Step(run.name, step, work.steps, loss, rate.unet, rate.text, norm, seconds, held))
 
 
+def _queue(work: Pass, step: int, rates: Sequence[Rates]) -> tuple[Tensor, dict[int, str]]:
+    """Have the device make a whole step, its update too, and draw the next one's samples meanwhile.
+
+    Returns losses, norms and drifts, (3, V), on the device, and what `Learner.step` returns.
+    """
+    losses, drifts = gradients(work, step)
+    norms = work.learner.norms()
+    broken = work.learner.step(rates, norms, losses=losses, stopped=work.stopped)
+    for samples in (work.samples, work.beside):
+        if samples is not None and step < work.steps:
+            samples.draw(step + 1)
+    return torch.stack([losses, norms, drifts]), broken
+
+
 def gradients(work: Pass, step: int) -> tuple[Tensor, Tensor]:
     """Add up the gradients of a step (1-based); returns each variant's loss, (V,), and its drift, (V,)."""
     variants = [run.variant for run in work.runs]
     losses = torch.zeros(len(variants), device=work.base.device)
-    drifts, priors = torch.zeros_like(losses), torch.tensor([v.prior_weight for v in variants], device=losses.device)
-    holds = torch.tensor([variant.preserve for variant in variants], device=losses.device)
+    drifts = torch.zeros_like(losses)
+    priors = carried(torch.tensor([variant.prior_weight for variant in variants]), losses.device)
+    holds = carried(torch.tensor([variant.preserve for variant in variants]), losses.device)
     parts = [(torch.ones_like(priors), work.samples), *([(priors, work.beside)] if work.beside else [])]
     each = ((counts, one, found) for counts, one in parts for found in one.batches(step))
     for counts, one, (seeds, batch, share) in each:
@@ -187,9 +204,9 @@ def _backward(work: Pass, losses: Tensor) -> None:
 
 
 def _stop_broken(
-    work: Pass, losses: Tensor, norms: Tensor, *, step: int, missing: Collection[int] = ()
+    work: Pass, losses: Sequence[float], norms: Sequence[float], *, step: int, missing: Collection[int] = ()
 ) -> Iterator[Event]:
-    """Stop the runs of a broken step before its update: their weights are still the last good ones, and are kept.
+    """Stop the runs of a broken step: they had no update, their weights are still the last good ones, and are kept.
 
     Those in ``missing`` only overflowed fp16, and go on with the next step.
     """

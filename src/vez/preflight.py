@@ -165,7 +165,7 @@ def one_step(
 def _tried(work: Pass) -> tuple[float, list[str]]:
     """The mean loss of a pass's first step, and the runs whose gradient or update is not finite."""
     values = gradients(work, 1)[0].tolist()
-    while work.learner.overflowed(work.learner.norms(), of=range(len(values))):  # as its first steps will do
+    while work.learner.overflowed(work.learner.norms().tolist(), of=range(len(values))):  # as its first steps will do
         work.lora.grads.zero_()
         gradients(work, 1)
     if not all(map(math.isfinite, values)):  # ups are zero yet: the loss is the base's, whatever the variant

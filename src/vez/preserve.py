@@ -20,6 +20,7 @@ from vez.base import Base, Conditioning, encode_text, tokenize
 from vez.config import Variant
 from vez.dataset import Row
 from vez.denoise import Batch, Words, predictions
+from vez.device import carried
 from vez.lora import LoraSet
 from vez.rewording import drawn_wording
 from vez.tape import dice
@@ -99,8 +100,8 @@ class Preserved:
 
     def _as_cached(self, batch: Batch, dropped: Sequence[bool], alike: int) -> tuple[Conditioning, Batch]:
         """What the base is told, (alike·B), and what the variants are asked, (V·B)."""
-        index = torch.tensor([-1 if drop else row for drop, row in zip(dropped, batch.rows, strict=True)])
-        index = index.to(self.words.tokens.device)
+        rows = torch.tensor([-1 if drop else row for drop, row in zip(dropped, batch.rows, strict=True)])
+        index = carried(rows, self.words.tokens.device)
         times = len(self.variants)
         asked = self.words.batch(index.repeat(times), batch.latents, batch.noise, batch.timesteps, sizes=batch.sizes)
         return self.told.at(index.repeat(alike)), replace(asked, mixed=batch.mixed)

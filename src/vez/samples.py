@@ -1,7 +1,7 @@
 """The samples of a step as the networks see them: from the tape's row to batches on the base's device."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from vez.base import Base, Conditioning, cached_moments, encode_text, tokenize
 from vez.config import Variant
 from vez.dataset import Dataset, Row
 from vez.denoise import Batch, Words, sizes_of
+from vez.device import carried
 from vez.errors import StoreError
 from vez.images.pixels import pixels_sha256
 from vez.noising import changed, changes_noise
@@ -111,6 +112,8 @@ class Samples:
     """``moments`` of the mirrored pictures; None where no variant flips."""
     encoded: Callable[[str], Conditioning] | None = None
     """Encodes new wordings where the text encoders are frozen."""
+    _drawn: dict[int, list[tuple[NDArray[np.uint64], Batch, float]]] = field(default_factory=dict, init=False)
+    """Batches of steps to come."""
 
     @cached_property
     def views(self) -> tuple[Row, ...]:
@@ -130,11 +133,18 @@ class Samples:
         drawn = [int(dice(seed, "crop").integers(count)) if count > 1 else 0 for count, seed in pairs]
         return first + np.array(drawn, dtype=np.int64)
 
+    def draw(self, step: int) -> None:
+        """Have a step's batches ready before it comes: the processor draws them while a device is busy."""
+        self._drawn[step] = list(self._batches(step))
+
     def batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         """A step's samples (1-based) in batches of one shape: their noise seeds, the batch, its share of the step.
 
         So a step is what the tape says, whatever the buckets, and as many batches as a variant accumulates.
         """
+        yield from self._drawn.pop(step, None) or self._batches(step)
+
+    def _batches(self, step: int) -> Iterator[tuple[NDArray[np.uint64], Batch, float]]:
         images = self.tape.image[step - 1]
         shapes = [tuple(self.moments[i].shape) for i in self._first[images]]  # all views of a row have one
         for shape in dict.fromkeys(shapes):
@@ -153,7 +163,7 @@ class Samples:
         moments = self.moments[views[0]]  # (8, h, w)
         shape = (moments.shape[0] // 2, *moments.shape[1:])
         drawn = torch.from_numpy(np.stack([noise(seed, shape) for seed in seeds]))  # (b, 2, 4, h, w)
-        fields = drawn.to(self.base.device)
+        fields = carried(drawn, self.base.device)
         turned = [dice(seed, "flip").random() < FLIPPED for seed in seeds]
         captions = np.concatenate(
             [np.where(self._without(step, samples, variant), -1, images) for variant in self.variants]
@@ -229,5 +239,5 @@ class Samples:
             for variant in self.variants
             for field, seed in zip(plain, seeds, strict=True)
         ]
-        predicted, mixed = (torch.stack(fields).to(self.base.device) for fields in zip(*pairs, strict=True))
+        predicted, mixed = (carried(torch.stack(fields), self.base.device) for fields in zip(*pairs, strict=True))
         return replace(batch, noise=predicted, mixed=mixed)

@@ -9,6 +9,7 @@ uses.
 import torch
 from torch import Tensor
 
+from vez.device import carried
 from vez.errors import TrainError
 
 FIRST = 2.0**16
@@ -25,12 +26,12 @@ class LossScale:
 
     def apply(self, losses: Tensor) -> Tensor:
         """Losses (V,) as their backward pass is to begin."""
-        return losses * torch.tensor(self.scales, device=losses.device)
+        return losses * carried(torch.tensor(self.scales), losses.device)
 
     @torch.no_grad()
     def undo(self, grads: Tensor) -> None:
         """Divide gradients (V, P) by the scales, in place; powers of two, so that no bit is lost."""
-        grads.div_(torch.tensor(self.scales, device=grads.device)[:, None])
+        grads.div_(carried(torch.tensor(self.scales), grads.device)[:, None])
 
     def overflowed(self, v: int) -> bool:
         """Halve the scale of a variant whose gradients are not finite; False where it cannot be."""
