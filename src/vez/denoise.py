@@ -112,7 +112,7 @@ def target(schedule: Schedule, batch: Batch) -> Tensor:
 
 def _alike(latents: Tensor, noise: Tensor, schedule: Schedule, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Latents, noise and ᾱ with a row for each variant if either has one."""
-    alphas = schedule.alphas_cumprod.to(batch.timesteps.device)[batch.timesteps].view(-1, 1, 1, 1)
+    alphas = schedule.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
     count = max(len(latents), len(noise))
     return _each(latents, count), _each(noise, count), _each(alphas, count)
 

@@ -51,7 +51,7 @@ def huber_thresholds(schedule: Schedule, timesteps: Tensor, variant: Variant) ->
 
 def snr_of(schedule: Schedule, timesteps: Tensor) -> Tensor:
     """Signal-to-noise ratio ᾱ/(1-ᾱ) of each timestep, (B,)."""
-    alpha = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+    alpha = schedule.alphas_cumprod[timesteps]
     return alpha / (1 - alpha)
 
 

@@ -109,7 +109,7 @@ def _base(name: str, path: Path, parts: Parts, device: torch.device, dtype: torc
         text_encoders=parts.text_encoders,
         tokenizers=parts.tokenizers,
         pads=parts.pads,
-        schedule=parts.schedule,
+        schedule=parts.schedule.on(device),
         size=parts.size,
         device=device,
         dtype=dtype,

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def on(self, device: torch.device) -> Self:
+        """The same on a device, where a step looks things up in it."""
+        return replace(self, betas=self.betas.to(device), alphas_cumprod=self.alphas_cumprod.to(device))
 
 
 @dataclass(frozen=True)

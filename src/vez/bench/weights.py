@@ -94,7 +94,7 @@ def random_base(shape: str, *, device: torch.device, dtype: torch.dtype, quantiz
         text_encoders=encoders,
         tokenizers=(),
         pads=(0,) * len(encoders),
-        schedule=Schedule(betas, torch.cumprod(1.0 - betas, dim=0), "epsilon"),
+        schedule=Schedule(betas, torch.cumprod(1.0 - betas, dim=0), "epsilon").on(device),
         size=family.size,
         device=device,
         dtype=dtype,
