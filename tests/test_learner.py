@@ -26,6 +26,8 @@ ADAFACTOR = {"optimizer": "torch.optim.Adafactor", "optimizer_args": {"d": 2.0}}
 MOMENTUM = {"optimizer": "torch.optim.SGD", "optimizer_args": {"momentum": 0.9}, "lr_unet": 0.1, "lr_text": 0.1}
 needs_prodigy = pytest.mark.skipif(not find_spec("prodigyopt"), reason="prodigyopt is not installed")
 needs_schedulefree = pytest.mark.skipif(not find_spec("schedulefree"), reason="schedulefree is not installed")
+needs_bitsandbytes = pytest.mark.skipif(not find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
+EIGHT_BITS = {"optimizer": "adamw8bit", "optimizer_args": {"min_8bit_size": 16}}  # else small tensors stay fp32
 PRODIGY = {"optimizer": "prodigy", "lr_unet": 1.0, "lr_text": 1.0, "optimizer_args": {"d_coef": 2.0, "slice_p": 1}}
 
 
@@ -117,6 +119,7 @@ def test_cut_runs_of_every_option_end_in_the_same_bits(
     cut: int, random_base: Base, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
     extra = {"prodigy": PRODIGY} if find_spec("prodigyopt") else {}
+    extra |= {"bits": EIGHT_BITS} if find_spec("bitsandbytes") else {}
     extra |= {"free": {"optimizer": "schedulefree"}} if find_spec("schedulefree") else {}
     variants = {name: variant(accumulate=2, **({"rank": 2} | option)) for name, option in (OPTIONS | extra).items()}
     rest = {"steps": 5, "save_every": 2, "validate_every": 3}
@@ -164,6 +167,25 @@ def test_schedule_free_is_averaged_where_it_is_saved_and_only_there(
         torch.testing.assert_close(made.params.detach()[0], mine.detach(), rtol=1e-5, atol=1e-6)
         assert not torch.equal(made.params.detach(), trained)
     assert torch.equal(made.params.detach(), trained)
+
+
+@needs_bitsandbytes
+def test_adamw_in_eight_bits_goes_where_adamw_goes(random_base: Base) -> None:
+    """Its moments are kept in 8 bits, with a scale for each block; the way is AdamW's but for their rounding."""
+    ways = {}
+    for name, how in (("bits", EIGHT_BITS), ("plain", {"optimizer_args": {"min_8bit_size": 10**9}}), ("ours", {})):
+        made, learner = a_set(random_base, variant(**({"optimizer": "adamw8bit"} | how if name != "ours" else {})))
+        start = made.params.detach()[0].clone()
+        ways[name] = take_steps(made, learner, steps=8)[-1][0] - start
+        if name == "bits":
+            states = [
+                row
+                for leaf in learner.foreign[0].leaves
+                for row in [learner.foreign[0].optimizer.state[leaf.parameter]]
+            ]
+            assert all(row["state1"].dtype == row["state2"].dtype == torch.uint8 for row in states)
+    away = {name: float((way - ways["ours"]).norm() / ways["ours"].norm()) for name, way in ways.items()}
+    assert away["plain"] < 1e-4 and 1e-4 < away["bits"] < 0.1, away
 
 
 @needs_prodigy
