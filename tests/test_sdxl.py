@@ -132,7 +132,7 @@ def test_what_is_told_of_a_pictures_size(xl: Base, random_base: Base, tiny_datas
 
 
 def test_a_mirrored_pictures_crop_begins_where_it_does_in_the_mirrored_picture(xl: Base, tiny_dataset: Dataset) -> None:
-    """Of 1000 pixels across, 100 to 900 mirrored are 100 to 900, 0 to 800 are 200 to 1000; half as large in training."""
+    """Of 1000 pixels across, 100 to 900 mirrored are 100 to 900, 0 to 800 are 200 to 1000; half that in training."""
     row = replace(tiny_dataset.train[0], width=400, height=200, upright=1000)
     rows = [replace(row, box=box) for box in ((100, 200, 900, 600), (0, 200, 800, 600), (0, 200, 800, 600))]
     told = sizes_of(xl, [*rows, replace(rows[1], upright=0)], turned=[True, True, False, True])

@@ -10,6 +10,7 @@ import pytest
 
 from vez import reference
 from vez.config import Project, Study, Variant
+from vez.config.block import Block
 from vez.events import Event
 from vez.reference import TABLES, commands, options
 
@@ -63,6 +64,13 @@ def test_every_key_has_its_row_in_the_page_about_training(heading: str, keys: It
         row = next((line for line in section.splitlines() if line.startswith(f"| `{key}` |")), "")
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
         assert len(cells) == 4 and all(cells), f"{key}: {row}"
+
+
+def test_every_key_of_a_block_has_its_row_too() -> None:
+    page = (DOCS / "train.md").read_text(encoding="utf-8").split("### Blocks")[1].split("\n## ")[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.splitlines() if line.startswith("| its `")]
+    assert all(len(cells) == 4 and all(cell.strip() for cell in cells) for cells in rows)
+    assert {name for cells in rows for name in re.findall(r"`(\w+)`", cells[0])} == set(Block.model_fields)
 
 
 def test_every_event_and_its_fields_are_in_the_page_of_files() -> None:

@@ -324,7 +324,8 @@ def _kept(
         if file in held_out:
             wanted = sorted(wanted, key=lambda made: made.cut.crop != "full")[:1]
         for made in wanted:
-            kept.append(_Kept(file, made, group_of[file], file in held_out, _caption_of(file, made, captions, stems), one.picture.width))
+            stem = _caption_of(file, made, captions, stems)
+            kept.append(_Kept(file, made, group_of[file], file in held_out, stem, one.picture.width))
     return kept
 
 

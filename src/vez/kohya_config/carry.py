@@ -238,7 +238,7 @@ def _without_captions(work: Carried) -> None:
     elif every > 1 and (work.pictures is None or work.samples is None):
         why = "vez counts passes over the pictures, kohya epochs; how often one shows a picture is not known here"
     elif every > 1 and work.samples != work.pictures:
-        why = f"an epoch of kohya's shows each picture several times ({work.counted}); vez counts passes that show it once"
+        why = f"an epoch of kohya's shows each picture several times ({work.counted}), a pass of vez's once"
     else:
         why = work.put(key, every)
     if why:
