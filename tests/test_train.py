@@ -187,7 +187,7 @@ from vez.events import Step
 from vez.train import train
 folder, pictures, into = map(Path, sys.argv[1:4])
 setting = Variant.model_validate_json(sys.argv[4])
-for event in train(base.load(str(folder)), dataset.load(pictures), {"v1": setting}, seed=0, steps=40,
+for event in train(base.load(str(folder)), dataset.load(pictures), {"v1": setting}, seed=0, steps=int(sys.argv[5]),
                    into={"v1": into / "v1"}, checkpoint_seconds=0.0):
     if isinstance(event, Step):
         print(event.step, flush=True)
@@ -196,7 +196,7 @@ for event in train(base.load(str(folder)), dataset.load(pictures), {"v1": settin
 
 def test_kill_nine(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
     folders = [str(path) for path in (random_base.path, tiny_dataset.path, tmp_path / "cut")]
-    command = [sys.executable, "-c", KILLED, *folders, variant().model_dump_json()]
+    command = [sys.executable, "-c", KILLED, *folders, variant().model_dump_json(), "40"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -412,25 +412,25 @@ def test_a_full_disk_loses_nothing(
 @pytest.mark.timeout(1200)
 def test_killed_at_twenty_random_moments(random_base: Base, tiny_dataset: Dataset, tmp_path: Path) -> None:
     """Wherever it is hit (starting, in a step, in a file), the run ends in the same bytes."""
-    setting = variant(rank=64, ema=0.9, dropout=0.2, accumulate=2)
+    setting, steps = variant(rank=64, ema=0.9, dropout=0.2, accumulate=2), 400
     folders = [str(path) for path in (random_base.path, tiny_dataset.path, tmp_path / "cut")]
-    command = [sys.executable, "-c", KILLED, *folders, setting.model_dump_json()]
+    command = [sys.executable, "-c", KILLED, *folders, setting.model_dump_json(), str(steps)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
     dice, killed, ended = random.Random(20), 0, False
     while killed < 20 and not ended:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
-            steps, wanted = 0, dice.choice([0, 1, 1, 2, 2, 3])
-            while steps < wanted and process.stdout.readline():
-                steps += 1
+            seen, wanted = 0, dice.choice([0, 1, 1, 2, 2, 3])
+            while seen < wanted and process.stdout.readline():
+                seen += 1
             try:
-                process.wait(timeout=dice.uniform(0.0, 6.0 if wanted == 0 else 0.3))
+                process.wait(timeout=dice.uniform(0.0, 4.0 if wanted == 0 else 0.3))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
             ended = process.wait() == 0
     assert killed == 20, f"it was finished after {killed} kills; make it longer"
     assert not (tmp_path / "cut" / "v1" / "manifest.json").exists(), "it was finished before it was hit"
-    run(random_base, tiny_dataset, tmp_path / "cut", steps=40, variants={"v1": setting})
-    run(random_base, tiny_dataset, tmp_path / "whole", steps=40, variants={"v1": setting})
+    run(random_base, tiny_dataset, tmp_path / "cut", steps=steps, variants={"v1": setting})
+    run(random_base, tiny_dataset, tmp_path / "whole", steps=steps, variants={"v1": setting})
     assert lora(tmp_path / "cut") == lora(tmp_path / "whole")
