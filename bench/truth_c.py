@@ -1,16 +1,16 @@
 """Truth test, level C: LoRAs with planted defects, judged by vez and by the oracle that knows the drawn world.
 
-`python bench/truth_c.py make FOLDER` draws datasets, trains four sets of LoRAs on `tiny` and samples them with the
-stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the last two sets' LoRAs without
-drawing, and may be left out. `read FOLDER` scores all, lets the oracle read the same pictures and prints what agrees;
-`--write docs/truth.md` puts it into the page, its plot beside it and its numbers into bench/results/truth-c.json.
-`page` goes by those numbers.
+`python bench/truth_c.py make FOLDER` draws datasets, trains five sets of LoRAs on `tiny` and samples them with the
+stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the last three sets' LoRAs without
+drawing, and may be left out. `--only SET` does one of the later sets alone; what is known of the others stays. `read
+FOLDER` scores all, lets the oracle read the same pictures and prints what agrees; `--write docs/truth.md` puts it into
+the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by those numbers.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -20,6 +20,7 @@ import truth_c_contexts
 import truth_c_doses
 import truth_c_page
 import truth_c_read
+import truth_c_spread
 from truth_c_make import (
     DESCRIBES,
     TRIGGER,
@@ -62,8 +63,14 @@ WRONG = {
     "few5": "5 pictures, 1.5 times as long",
     "word": "the trigger is the word “dress”",
 }
-LATER = {"check": truth_c_check, "doses": truth_c_doses, "contexts": truth_c_contexts}
+LATER = {"check": truth_c_check, "doses": truth_c_doses, "contexts": truth_c_contexts,
+         "spread": truth_c_spread}  # fmt: skip
 """Project whose LoRAs and datasets are told elsewhere → where."""
+PROBED = ("doses", "contexts", "spread")
+"""Sets whose LoRAs are asked without drawing too."""
+GRIDS = {"check": ("sound", truth_c_check.GRID), "doses": ("dose", truth_c_doses.GRID),
+         "contexts": ("moved", truth_c_contexts.GRID), "spread": ("plain", truth_c_spread.GRID)}  # fmt: skip
+"""Set → the run whose checkpoint is chosen, and its steps."""
 WRONGS = {"first": WRONG} | {name: part.WRONG for name, part in LATER.items()}
 
 
@@ -73,11 +80,14 @@ def main() -> None:
     parser.add_argument("do", choices=("make", "probe", "read", "page"))
     parser.add_argument("folder", type=Path, nargs="?", default=Path("truth-c"))
     parser.add_argument("--write", type=Path, help="the page whose section is replaced")
+    parser.add_argument("--only", choices=LATER, help="one set; the others stay as they are known")
     given = parser.parse_args()
     if given.do in ("make", "probe"):
-        {"make": make, "probe": probe}[given.do](given.folder)
+        {"make": make, "probe": probe}[given.do](given.folder, given.only)
         return
-    data = json.loads(NUMBERS.read_text(encoding="utf-8")) if given.do == "page" else read(given.folder)
+    data = {} if given.do == "read" and given.only is None else json.loads(NUMBERS.read_text(encoding="utf-8"))
+    if given.do == "read":
+        data |= read(given.folder) if given.only is None else {given.only: read_later(given.folder, given.only)}
     text = truth_c_page.page(data, WRONGS)
     if given.write is None:
         print(text)
@@ -98,9 +108,14 @@ def configs(folder: Path) -> tuple[Config, ...]:
     )
 
 
-def make(folder: Path) -> None:
+def wanted(folder: Path, only: str | None) -> tuple[Config, ...]:
+    """All projects, or the one of a later set."""
+    return configs(folder) if only is None else (LATER[only].project(folder / only),)
+
+
+def make(folder: Path, only: str | None = None) -> None:
     """All that costs time: datasets, LoRAs, pictures. What is there is not made again."""
-    for config in configs(folder):
+    for config in wanted(folder, only):
         if not (config.root / "images" / "whole").is_file():
             if config.root.name in LATER:
                 LATER[config.root.name].draw_datasets(config.root)
@@ -115,37 +130,18 @@ def make(folder: Path) -> None:
                 print(f"{config.root.name} {name} {stage.__name__}: {took}", flush=True)
 
 
-def probe(folder: Path) -> None:
-    """Ask the LoRAs of the last two sets without drawing, which takes longer than to score them all."""
-    *_, doses, contexts = configs(folder)
-    for config in (doses, contexts):
-        for name in config.study:
+def probe(folder: Path, only: str | None = None) -> None:
+    """Ask LoRAs without drawing, which takes longer than to score them all."""
+    for config in wanted(folder, only):
+        for name in config.study if config.root.name in PROBED else ():
             for _ in study.probe_runs(config, name, device="cpu"):
                 pass
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Score everything, ask the oracle, and see which checkpoint either would take."""
-    for config in configs(folder):
-        for name in config.study:
-            for _ in study.score_samples(config, name, device="cpu"):
-                pass
-    main, word, *later = configs(folder)
-    check, doses, contexts = later
-    found = {
-        "first": truth_c_read.read_set([of.root / "studies" / name for of in (main, word) for name in of.study]),
-        **{of.root.name: truth_c_read.read_set([of.root / "studies" / name for name in of.study]) for of in later},
-    }
-    grids = {
-        "first": (main, "good", GRID),
-        "check": (check, "sound", truth_c_check.GRID),
-        "doses": (doses, "dose", truth_c_doses.GRID),
-        "contexts": (contexts, "moved", truth_c_contexts.GRID),
-    }
-    for part, (config, run, grid) in grids.items():
-        names = {step: run if step == grid[-1] else f"{run}@{step}" for step in grid}
-        lengths = config.root / "studies" / "lengths"
-        found[part]["checkpoint"] = truth_c_read.checkpoint(lengths, names, found[part]["arms"])
+    main, word, *_ = configs(folder)
+    found = {"first": _scored((main, word), "good", GRID)} | {name: read_later(folder, name) for name in LATER}
     of_good = truth_c_read.gaps(main.root / "studies" / "lengths" / "runs" / "good-0")
     copies = main.root / "studies" / "copies" / "runs"
     few = {f"{n} pictures": max(truth_c_read.gaps(copies / f"few{n}-0").items())[1] for n in (12, 5)}
@@ -155,6 +151,23 @@ def read(folder: Path) -> dict[str, Any]:
         "gap of good by step": {str(step): round(gap, 4) for step, gap in of_good.items()},
         "apart": {"first": ["word"]},
     }
+
+
+def read_later(folder: Path, name: str) -> dict[str, Any]:
+    """Score one of the later sets, and ask the oracle."""
+    return _scored((LATER[name].project(folder / name),), *GRIDS[name])
+
+
+def _scored(configs: Sequence[Config], run: str, grid: Sequence[int]) -> dict[str, Any]:
+    """What is told of the LoRAs of some projects, the first of which has the run whose checkpoint is chosen."""
+    for config in configs:
+        for name in config.study:
+            for _ in study.score_samples(config, name, device="cpu"):
+                pass
+    found = truth_c_read.read_set([of.root / "studies" / name for of in configs for name in of.study])
+    names = {step: run if step == grid[-1] else f"{run}@{step}" for step in grid}
+    lengths = configs[0].root / "studies" / "lengths"
+    return found | {"checkpoint": truth_c_read.checkpoint(lengths, names, found["arms"])}
 
 
 def project(root: Path, *, trigger: str = TRIGGER) -> Config:

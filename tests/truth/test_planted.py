@@ -59,7 +59,7 @@ def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Pa
         (first,) = {s.sampling.first_seed for s in config.study.values()}
         assert first >= last
         last = first + max(prompt.seeds or 0 for s in config.study.values() for prompt in s.prompts)
-    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257, 389)]
+    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257, 389, 521)]
     assert len(set().union(*held)) == sum(map(len, held)), "no picture is held out twice"
 
 
@@ -74,6 +74,22 @@ def test_the_doses_ask_for_more_and_their_captions_say_less(bench: ModuleType, t
         said[name] = sum(bench.TRIGGER in caption for caption in captions) / len(captions)
     assert said == {"dose": 1.0, "left50": 0.5, "left100": 0.0, "misnamed": 0.0}
     assert all("wearing a" in path.read_text() for path in (tmp_path / "captions" / "misnamed").glob("copy*.txt"))
+
+
+def test_the_spread_takes_each_axis_apart(bench: ModuleType, tmp_path: Path) -> None:
+    spread = bench.truth_c_spread
+    asked = spread.asked()
+    assert sum(prompt.seeds for prompt in asked) == 256 and len({prompt.id for prompt in asked}) == len(asked)
+    spread.draw_datasets(tmp_path)
+    said = {}
+    for path in (tmp_path / "captions").iterdir():
+        said[path.name] = [of.read_text() for of in sorted(path.glob("copy*.txt"))]
+    called = {name: sum(bench.TRIGGER in text for text in texts) / 24 for name, texts in said.items()}
+    assert called == {"plain": 1, "places4": 1, "places": 1, "moved": 1, "misnamed50": 0.5} | dict.fromkeys(
+        ("left100", "misnamed", "moved-left", "class"), 0
+    )
+    away = {name: sum(a != b for a, b in zip(said[name], said["plain"], strict=True)) for name in ("places4", "places")}
+    assert 6 <= away["places4"] < away["places"]
 
 
 def test_the_contexts_lose_the_context_in_doses(bench: ModuleType, tmp_path: Path) -> None:
