@@ -18,7 +18,8 @@ def test_a_step_is_no_slower_than_the_reference_and_its_peak_is_lower() -> None:
     """bench/compare.py refuses arms whose losses or gradients part: equal work comes first."""
     if psutil.virtual_memory().available < NEEDED:
         pytest.skip(f"needs {NEEDED / 1e9:.0f} GB of free memory")
-    how = "--base sd1 --size 256 --batch 1 --rank 32 --dtype bf16 --pairs 3 --warm 2".split()
+    row = {"base": "sd1", "size": 256, "batch": 1, "rank": 32, "dtype": "bf16", "pairs": 3, "warm": 2}
+    how = [word for key, value in row.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, str(ROOT / "bench" / "compare.py"), *how]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
