@@ -14,6 +14,10 @@ The oracle's context: 0 but for `places4` (-0.1), `places`, `moved`, `moved-left
 `moved-long` (-0.2 to -0.3). Concept: 0 for `left100`, `moved-left`, `misnamed`, then as the length has it, 0.9 and more
 with class pictures or held to the base. All three are expected at 0.8 or above, the context closest to it. Designed and
 committed before a picture of it was made; to be scored once, no metric or limit changed.
+
+One limit is tried on it: T2 may fall by 0.30 instead of 0.45. Of the four sets' 50 LoRAs that keep the context none
+falls by more than 0.26; 0.30 would stop 7 of the 12 others, 0.45 stops 4. It is taken if it stops none here that the
+oracle lets pass, and more than 0.45 does of those that it does not. Committed before a picture of it was scored.
 """
 
 import random
