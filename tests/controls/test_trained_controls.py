@@ -235,7 +235,13 @@ def summary(word: str, pair: str, gate: str) -> dict[str, object]:
     return {
         "metrics": {"similarity": {}, "T2": {}},
         "arms": {arm: {"similarity": mean, "drift": mean} for arm in arms},
-        "against_base": {arm: {"similarity": change | {"verdict": word}} for arm in arms},
+        "against_base": {
+            arm: {
+                "similarity": change | {"verdict": word},
+                "T2": change | {"verdict": {"better": "equivalent", "worse": "better"}.get(word, word)},
+            }
+            for arm in arms
+        },
         "pairs": {
             "high": {arm: {name: change | {"verdict": pair} for name in ("T2", "trigger_effect")} for arm in arms}
         },
@@ -260,7 +266,11 @@ def test_a_control_that_scores_as_if_it_had_learned_warns() -> None:
         and "plain pictures of the class scores" in words
     )
     assert "(similarity): that score cannot be trusted on this data, for any LoRA" in words
-    assert judged(summary("worse", "worse", "failed"), of="high").warnings[0].count("captions were shuffled") == 2
+    shuffled, random = judged(summary("worse", "worse", "failed"), of="high").warnings
+    assert shuffled.count("captions were shuffled") == 2
+    assert random == (
+        "A LoRA of random numbers scores better than no LoRA on T2: on this data a rise of that is no merit."
+    )
 
 
 def test_a_question_asked_beforehand_is_answered_by_its_own_interval() -> None:
@@ -279,5 +289,5 @@ def test_what_a_study_does_not_measure_is_said() -> None:
     assert {one.outcome for control in found.values() for one in control.asked} == {"not measured"}
     assert [one.metric for one in found["shuffled"].asked] == ["similarity", "T2", "trigger_effect"]
     assert [one.metric for one in found["class"].asked] == ["similarity"]
-    assert [one.metric for one in found["random"].asked] == ["similarity", "drift"]
+    assert [one.metric for one in found["random"].asked] == ["similarity", "T2", "drift"]
     assert not judged(bare, of="high").warnings

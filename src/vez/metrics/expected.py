@@ -115,12 +115,18 @@ def _warning(kind: Kind, of: str, against: list[str]) -> str:
             )
         return " ".join(said)
     what = "trained on plain pictures of the class" if kind == "class" else "of random numbers"
-    if not like:
-        return ""
-    return (
-        f"A LoRA {what} scores as one that has learned the concept ({like[0]}): that score cannot be trusted on this "
-        "data, for any LoRA."
-    )
+    said = []
+    if like:
+        said.append(
+            f"A LoRA {what} scores as one that has learned the concept ({like[0]}): that score cannot be trusted on "
+            "this data, for any LoRA."
+        )
+    if deaf:
+        said.append(
+            f"A LoRA {what} scores better than no LoRA on {' and '.join(deaf)}: on this data a rise of that is no "
+            "merit."
+        )
+    return " ".join(said)
 
 
 def _shuffled(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expectation]:
@@ -161,16 +167,24 @@ def _unlearned(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expect
         words = {"passed": "against expectation", "failed": "as expected"}
         expected = f"below {limit['limit']:g}, as what is not learned"
         yield Expectation(metric, expected, _mean(score), words.get(limit["word"], "not shown"))
-    elif metric and change is not None:
-        words = {"better": "against expectation", "equivalent": "as expected", "worse": "as expected"}
-        outcome = words.get(change["verdict"], "not shown")
-        yield Expectation(metric, "no better than no LoRA", _change(change), outcome)
     else:
-        yield Expectation(metric or _LIKENESS[0], "no better than no LoRA", "", "not measured")
+        yield _no_better(metric or _LIKENESS[0], change)
+
+
+def _no_better(metric: str, change: Mapping[str, Any] | None) -> Expectation:
+    """Nothing is learned: a score may fall, and not rise."""
+    expected = "no better than no LoRA"
+    if change is None:
+        return Expectation(metric, expected, "", "not measured")
+    words: Mapping[str, Outcome] = {
+        "better": "against expectation", "equivalent": "as expected", "worse": "as expected"
+    }  # fmt: skip
+    return Expectation(metric, expected, _change(change), words.get(change["verdict"], "not shown"))
 
 
 def _random(summary: Mapping[str, Any], arm: str, of: str) -> Iterator[Expectation]:
     yield from _unlearned(summary, arm, of)
+    yield _no_better("T2", _row(summary, "against_base", arm, "T2"))
     moved, expected = _row(summary, "arms", arm, "drift"), "above 0: it moves unrelated pictures"
     if moved is None:
         yield Expectation("drift", expected, "", "not measured")
