@@ -72,11 +72,12 @@ class Convolution:
 
     def __init__(self, conv: nn.Conv2d, how: How, *, weight: Tensor | None = None) -> None:
         self.call: Any = (list(_sides(conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
-        own = (conv.weight if weight is None else weight).detach().to(how.dtype)
-        self.weight = own.contiguous(memory_format=torch.channels_last)
+        self.weight = (conv.weight if weight is None else weight).detach().to(how.dtype)
         self.bias = None if conv.bias is None else conv.bias.detach().to(how.dtype)
         self.how, self.seen = how, (0, 0)
-        self.packs = packs(own.device, how.dtype)
+        self.packs = packs(self.weight.device, how.dtype)
+        if not self.packs:
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
 
     def _packed(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
