@@ -9,7 +9,7 @@ import pytest
 from vez import config, foresight
 from vez.config import Config, Project, Study
 from vez.errors import ConfigError, StoreError
-from vez.foresight import check_disk, check_memory
+from vez.foresight import check_disk, check_memory, fitted
 from vez.metrics import stats
 from vez.metrics.looks import Look
 from vez.plan import HEADER, QUICK, Cost, Drawn, Plan, cost_of, groups, named, plan, rate_key, span
@@ -199,6 +199,35 @@ def test_where_all_else_is_not_enough_the_base_in_eight_bits_is_named(thesis: Co
     config, made, cost = planned(thesis)
     with pytest.raises(ConfigError, match='batch = 1 and accumulate = 8 and quantize = "int8"'):
         check_memory(config, made, cost=cost, free=free, device="cpu")
+
+
+def test_a_memory_target_is_met_by_computing_more_again(thesis: Config) -> None:
+    peaks = {}
+    for again in ("none", "selective", "whole"):
+        _, made, _ = planned(thesis, checkpointing=again)
+        peaks[again] = max(one.peak_bytes for one in made.passes) / 1e9
+    assert peaks["none"] > peaks["selective"] > peaks["whole"]
+    for again, peak in peaks.items():
+        config, _, _ = planned(thesis, memory=peak + 0.001)
+        assert fitted(config, "thesis", device="cpu").study["thesis"].checkpointing == again
+    config, _, _ = planned(thesis, memory=peaks["none"] + 1, checkpointing="selective")
+    assert fitted(config, "thesis", device="cpu").study["thesis"].checkpointing == "selective", "never less than asked"
+    config, _, _ = planned(thesis)
+    assert fitted(config, "thesis", device="cpu") is config
+
+
+def test_a_memory_target_that_cannot_be_met_is_refused_with_what_to_set(thesis: Config) -> None:
+    _, whole, cost = planned(thesis, checkpointing="whole")
+    target = round(max(one.peak_bytes for one in whole.passes) / 1e9 - 0.05, 2)
+    config, _, _ = planned(thesis, memory=target)
+    config = fitted(config, "thesis", device="cpu")
+    with pytest.raises(ConfigError, match=rf"memory = {target:g} allows no more; set side_by_side = "):
+        check_memory(config, whole, cost=cost, free=1e12, device="cpu")
+    roomy = config.study["thesis"].model_copy(update={"memory": target + 0.1})
+    config = config.model_copy(update={"study": {"thesis": roomy}})
+    check_memory(config, whole, cost=cost, free=1e12, device="cpu")
+    with pytest.raises(ConfigError, match=r"1\.0 GB are free; no setting"):
+        check_memory(config, whole, cost=cost, free=1e9, device="cpu")
 
 
 def test_where_nothing_fits_that_is_said(thesis: Config) -> None:

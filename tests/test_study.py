@@ -1,11 +1,14 @@
 """A whole study on a base of a few layers: every stage by the functions that the command line calls."""
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -517,3 +520,31 @@ def test_class_pictures_are_linted_before_the_training_and_compared_with_nothing
     assert lints == {"v1", "people"}
     assert not any("what changed" in note for note in notes)
     assert any("is held out of v1, but people trains on it" in note for note in notes)
+
+
+def test_a_memory_target_decides_what_is_computed_again(
+    project: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And nothing else: the LoRA is the same file."""
+    taken: list[str] = []
+    training = importlib.import_module("vez.train")  # (the attribute of the package is the function)
+    own = training.train
+
+    def watched(*args: Any, **how: Any) -> Any:
+        taken.append(how["checkpointing"])
+        return own(*args, **how)
+
+    monkeypatch.setattr(training, "train", watched)
+    whole = project.study["small"].model_copy(update={"checkpointing": "whole"})
+    least = study.plan(project.model_copy(update={"study": {"small": whole}}), "small", device="cpu")
+    target = max(one.peak_bytes for one in least.passes) / 1e9 + 1e-6
+    files = {}
+    for memory in (None, target):
+        small = project.study["small"].model_copy(update={"memory": memory})
+        root = tmp_path / str(memory)
+        shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("studies"))
+        asked = project.model_copy(update={"root": root, "study": {"small": small}})
+        list(study.train_runs(asked, "small", device="cpu"))
+        files[memory] = {p.parent.name: p.read_bytes() for p in (root / "studies").rglob("lora.safetensors")}
+    assert files[None] == files[target] and files[None]
+    assert taken[0] == "none" and taken[-1] == "whole"

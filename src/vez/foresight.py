@@ -28,6 +28,7 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
 
     Raises ConfigError where its pictures or its base cannot be found, and for an optimizer that cannot be made.
     """
+    config = fitted(config, name, device=device)
     variants = config.study[name].variant
     datasets = {dataset for v in variants.values() for dataset in (v.dataset, v.prior) if dataset is not None}
     _check_optimizers(config.study[name])
@@ -45,6 +46,23 @@ def plan(config: Config, name: str, *, device: str = "auto") -> Plan:
     cost = planning.cost_of(_base_folder(config))
     more = {"controls": controls.added_bytes(config, made, cost)} if config.study[name].controls else {}
     return replace(made, controls=controls.planned(config, made), disk_bytes=made.disk_bytes | more)
+
+
+def fitted(config: Config, name: str, *, device: str = "auto") -> Config:
+    """The same with as much of a study's base computed again as its memory target asks; as it is where it has none.
+
+    Blocks that are computed again change no number (`vez.base.checkpointing`), so the study is the same study.
+    """
+    study = config.study[name]
+    if study.memory is None:
+        return config
+    target, cost, where = study.memory * GB, planning.cost_of(_base_folder(config)), _device_kind(device)
+    passes = [names for _, _, names in planning.groups(study)]
+    for again in get_args(Checkpointing)[get_args(Checkpointing).index(study.checkpointing) :]:
+        study = study.model_copy(update={"checkpointing": again})
+        if all(peak_bytes(config, study, n, cost=cost, device=where) <= target for n in passes):
+            break
+    return config.model_copy(update={"study": {**config.study, name: study}})
 
 
 def too_few(config: Config, name: str) -> str:
@@ -89,7 +107,7 @@ def check_room(config: Config, name: str, *, device: str = "auto") -> None:
     if config.study[name].compile:
         can_compile(where.type)
     made, cost = plan(config, name, device=device), planning.cost_of(_base_folder(config))
-    check_memory(config, made, cost=cost, free=free_memory(where), device=where.type)
+    check_memory(fitted(config, name, device=device), made, cost=cost, free=free_memory(where), device=where.type)
     folders = (config.root / "studies" / name, *(config.root / ".vez" / part for part in ("latents", "datasets")))
     there = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     check_disk(made, free=shutil.disk_usage(config.root).free, there=there, folder=config.root)
@@ -101,12 +119,15 @@ def check_memory(config: Config, made: Plan, *, cost: Cost, free: float, device:
     A base whose sizes are only assumed refuses nothing.
     """
     study = config.study[made.study]
+    said = f"{free / GB:.1f} GB are free"
+    if study.memory is not None and study.memory * GB < free:
+        free, said = SURELY * study.memory * GB, f"memory = {study.memory:g} allows no more"
     for one in sorted(made.passes, key=lambda one: -one.peak_bytes):  # what helps the largest mostly helps all
         if SURELY * one.peak_bytes <= free or made.assumed:
             continue
         raise ConfigError(
-            f"training {', '.join(one.variants)} needs about {one.peak_bytes / GB:.1f} GB of memory, and "
-            f"{free / GB:.1f} GB are free; {_way_out(config, study, one, cost=cost, free=free, device=device)}"
+            f"training {', '.join(one.variants)} needs about {one.peak_bytes / GB:.1f} GB of memory, and {said}; "
+            f"{_way_out(config, study, one, cost=cost, free=free, device=device)}"
         )
 
 

@@ -17,7 +17,7 @@ from vez.dataset import Dataset, build
 from vez.dataset import load as load_dataset
 from vez.errors import ConfigError, RunStopped, StoreError
 from vez.events import Done, Event, Note, Sampled, Step
-from vez.foresight import check_room, plan, sizes
+from vez.foresight import check_room, fitted, plan, sizes
 from vez.images.wording import visible
 from vez.metrics.probed import FOLDER as PROBES
 from vez.mirror import check, mirrored
@@ -36,6 +36,7 @@ __all__ = [
     "compare_datasets",
     "control_runs",
     "draw_samples",
+    "fitted",
     "folder_of",
     "lint_datasets",
     "named",
@@ -139,6 +140,7 @@ def train_runs(
     from vez.preview import preview_of
     from vez.train import train
 
+    config = fitted(config, name, device=device)
     study, stopped = config.study[name], list[str]()
     check(study.log)
     if datasets is None:
@@ -290,6 +292,7 @@ def control_runs(
 
     Raises StoreError where the variant they are made after is not trained and drawn yet.
     """
+    config = fitted(config, name, device=device)
     study = config.study[name]
     if not study.controls:
         return

@@ -119,9 +119,26 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
     by_set = {
         short: [round(rank(of, *pair), 2) for of in arms.values()] for short, pair in bench.truth_c_page.AXES.items()
     }
-    assert by_set == {"F": [0.67, 0.63, 0.80, 0.42], "P": [0.62, 0.48, 0.62, 0.86], "LK": [0.38, 0.75, 0.86, 0.72]}
-    assert "0.80, at the very edge, and 0.86" in text and "on the other sets: 0.62, 0.48, 0.62" in text
-    assert [round(rank(of, "effect", "trigger_effect"), 2) for of in arms.values()][2:] == [0.75, -0.10]
+    assert by_set == {
+        "F": [0.67, 0.63, 0.80, 0.42, 0.93],
+        "P": [0.62, 0.48, 0.62, 0.86, 0.69],
+        "LK": [0.38, 0.75, 0.86, 0.72, 0.82],
+    }
+    assert "0.80, at the very edge, and 0.86; and on the spread, 0.93 and 0.82" in text
+    assert "on the others: 0.62, 0.48, 0.62" in text
+    assert [round(rank(of, "effect", "trigger_effect"), 2) for of in arms.values()][2:] == [0.75, -0.10, 0.85]
+    aucs = [data[name]["pictures"]["similarity"]["auc"] for name in arms]
+    assert f"AUC {min(aucs):.2f} to {max(aucs):.2f}" in text
+
+    spread = arms["spread"]
+    gone = {name: of["vez T2"] for name, of in spread.items() if of["oracle context"] < -0.1}
+    there = {name: of["vez T2"] for name, of in spread.items() if name not in gone}
+    assert (
+        len(gone) == 4 and max(gone.values()) < min(there.values()) and min(there, key=there.__getitem__) == "preserve"
+    )
+    assert round(rank({n: of for n, of in spread.items() if n != "preserve"}, "context", "T2"), 2) == 0.78
+    assert sum(value < -0.3 for value in gone.values()) == 4 and sum(value < -0.45 for value in gone.values()) == 2
+    assert [name for name, value in there.items() if value < -0.3] == ["preserve"]
 
     contexts = arms["contexts"]
     lost = {name: of for name, of in contexts.items() if of["oracle context"] < -0.1}
@@ -137,11 +154,11 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
     every = [of for table in arms.values() for of in table.values()]
     sound = [of["vez T2"] for of in every if of["oracle context"] > -0.1]
     other = [of["vez T2"] for of in every if of["oracle context"] <= -0.1]
-    assert len(sound) == 50 and round(-min(sound), 2) == 0.26 and sum(value < -0.45 for value in other) == 4
-    assert len(other) == 12
+    assert len(sound) == 62 and round(-min(sound), 2) == 0.36 and sum(value < -0.45 for value in other) == 6
+    assert len(other) == 16
     of_leak = [of["vez leak"] for of in every if of["oracle leak"] < 0.1]
-    assert (sum(value > 0.1 for value in of_leak), len(of_leak)) == (15, 17)
-    assert [sum(of["vez repeats"] > 0.25 for of in table.values()) for table in arms.values()] == [1, 0, 1, 11]
+    assert (sum(value > 0.1 for value in of_leak), len(of_leak)) == (18, 20)
+    assert [sum(of["vez repeats"] > 0.25 for of in table.values()) for table in arms.values()] == [1, 0, 1, 11, 10]
     assert all(of["vez copying"] < 0.03 for of in contexts.values())
     strayed = [of for name in ("doses", "contexts") for of in arms[name].values() if of["oracle strayed"] > 0.1]
     assert (sum(of["vez unrelated"] > -0.3 for of in strayed), len(strayed)) == (7, 10)

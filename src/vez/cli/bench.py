@@ -74,10 +74,10 @@ def _studies(config: "Config", *, device: str, steps: int, as_json: bool) -> Non
     known: dict[Workload, Measured] = {}
     rows = []
     for name in config.study:
-        made = stages.plan(config, name)
+        made, own = stages.plan(config, name), stages.fitted(config, name, device=device)
         passes = []
         for one in made.passes:
-            work = work_of(config, name, one, sizes=stages.sizes(config), device=device, steps=steps)
+            work = work_of(own, name, one, sizes=stages.sizes(config), device=device, steps=steps)
             if work not in known:
                 known[work] = measured(work)
                 if not as_json:

@@ -132,6 +132,8 @@ class Study(Table):
     """How the frozen base lies in memory while LoRAs train: as it is computed in, or in 8 bits, int8 (fp8_base)."""
     checkpointing: Checkpointing = "none"
     """Blocks computed again for their gradient: none, transformers (selective) or all (gradient_checkpointing)."""
+    memory: float | None = Field(default=None, gt=0)
+    """Memory that a pass may take, in GB: checkpointing goes as far as it must to stay below it; absent: as it says."""
     compile: bool = False
     """Whether the base's norms and gates are compiled; needs a C++ compiler, and a while at first (torch_compile)."""
     clip: Text | None = None
