@@ -1,7 +1,7 @@
 """Truth test, level C: LoRAs with planted defects, judged by vez and by the oracle that knows the drawn world.
 
-`python bench/truth_c.py make FOLDER` draws datasets, trains five sets of LoRAs on `tiny` and samples them with the
-stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks the last three sets' LoRAs without
+`python bench/truth_c.py make FOLDER` draws datasets, trains six sets of LoRAs on `tiny` and samples them with the
+stages of `vez.study`; cut short and called again it goes on. `probe FOLDER` asks two later sets' LoRAs without
 drawing, and may be left out. `--only SET` does one of the later sets alone; what is known of the others stays. `read
 FOLDER` scores all, lets the oracle read the same pictures and prints what agrees; `--write docs/truth.md` puts it into
 the page, its plot beside it and its numbers into bench/results/truth-c.json. `page` goes by those numbers.
@@ -17,6 +17,7 @@ from typing import Any
 
 import truth_c_check
 import truth_c_contexts
+import truth_c_crossed
 import truth_c_doses
 import truth_c_page
 import truth_c_read
@@ -64,12 +65,13 @@ WRONG = {
     "word": "the trigger is the word “dress”",
 }
 LATER = {"check": truth_c_check, "doses": truth_c_doses, "contexts": truth_c_contexts,
-         "spread": truth_c_spread}  # fmt: skip
+         "spread": truth_c_spread, "crossed": truth_c_crossed}  # fmt: skip
 """Project whose LoRAs and datasets are told elsewhere → where."""
-PROBED = ("doses", "contexts", "spread")
+PROBED = ("doses", "contexts")
 """Sets whose LoRAs are asked without drawing too."""
 GRIDS = {"check": ("sound", truth_c_check.GRID), "doses": ("dose", truth_c_doses.GRID),
-         "contexts": ("moved", truth_c_contexts.GRID), "spread": ("plain", truth_c_spread.GRID)}  # fmt: skip
+         "contexts": ("moved", truth_c_contexts.GRID), "spread": ("plain", truth_c_spread.GRID),
+         "crossed": ("plain", truth_c_crossed.GRID)}  # fmt: skip
 """Set → the run whose checkpoint is chosen, and its steps."""
 WRONGS = {"first": WRONG} | {name: part.WRONG for name, part in LATER.items()}
 

@@ -59,7 +59,7 @@ def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Pa
         (first,) = {s.sampling.first_seed for s in config.study.values()}
         assert first >= last
         last = first + max(prompt.seeds or 0 for s in config.study.values() for prompt in s.prompts)
-    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257, 389, 521)]
+    held = [{str(pair) for pair in bench.held_out(seed)} for seed in (31, 131, 257, 389, 521, 617)]
     assert len(set().union(*held)) == sum(map(len, held)), "no picture is held out twice"
 
 
@@ -90,6 +90,24 @@ def test_the_spread_takes_each_axis_apart(bench: ModuleType, tmp_path: Path) -> 
     )
     away = {name: sum(a != b for a, b in zip(said[name], said["plain"], strict=True)) for name in ("places4", "places")}
     assert 6 <= away["places4"] < away["places"]
+
+
+def test_the_crossed_are_the_spreads_prompts_and_their_captions_lie(bench: ModuleType, tmp_path: Path) -> None:
+    crossed = bench.truth_c_crossed
+    config = crossed.project(tmp_path)
+    of = {name: variant for study in config.study.values() for name, variant in study.variant.items()}
+    assert of["moved-prior-longest"].prior == of["prior"].prior == "class" and of["moved-longest"].prior is None
+    assert (of["moved-prior-longest"].dataset, of["prior"].dataset) == ("moved", "plain")
+    assert of["moved-misnamed-long"].dataset == "moved-misnamed"
+    crossed.draw_datasets(tmp_path)
+    said = {
+        path.name: [one.read_text() for one in sorted(path.glob("copy*.txt"))]
+        for path in (tmp_path / "captions").iterdir()
+    }
+    assert {name for name, texts in said.items() if any(bench.TRIGGER in text for text in texts)} == {
+        "plain", "places", "moved"
+    }  # fmt: skip
+    assert sum(a != b for a, b in zip(said["moved"], said["plain"], strict=True)) > 12
 
 
 def test_the_contexts_lose_the_context_in_doses(bench: ModuleType, tmp_path: Path) -> None:
