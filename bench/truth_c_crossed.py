@@ -8,10 +8,10 @@ noises are its own. `preserve` is not here: T2 falls with it though the oracle n
 pictures that have gone pale (docs/truth.md), and this set asks about losses that the oracle can see.
 
 Forecast, by the spread's LoRAs. Context: 0 for the four `plain`, `misnamed` and `prior`; -0.05 to -0.15 for the two
-with class pictures; -0.2 to -0.3 for `moved`, `moved-left`, `places-long`; -0.3 to -0.55 for the rest. Concept: 0 where the
-trigger is left out or other garments are named, else as the length has it. Leak: 0 with class pictures, 0.2 to 0.5 for
-the others from 64 steps on. Rank correlations of 0.9 (concept), 0.87 (context) and 0.83 (leak) are expected, the leak
-nearest to 0.8. Designed and committed before a picture of it was made; scored once, no metric or limit changed.
+with class pictures; -0.2 to -0.3 for `moved`, `moved-left`, `places-long`; -0.3 to -0.55 for the rest. Concept: 0 where
+the trigger is left out or other garments are named, else as the length has it. Leak: 0 with class pictures, 0.2 to 0.5
+for the others from 64 steps on. Rank correlations of 0.9 (concept), 0.87 (context) and 0.83 (leak) are expected, the
+leak nearest to 0.8. Designed and committed before a picture of it was made; scored once, no metric or limit changed.
 """
 
 import random
