@@ -6,6 +6,7 @@ import warnings
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -469,3 +470,15 @@ def test_whatever_is_broken_is_a_picture_or_a_data_error(data: st.DataObject, ki
             assert decode(bytes(broken), max_pixels=10_000).mode == "RGB"
         except DataError as error:
             assert str(error)
+
+
+@pytest.mark.parametrize("how", [{"lossless": True}, {"lossless": False}, {"exif": b"Exif\0\0"}])
+def test_a_webp_is_measured_before_its_decoder_takes_memory(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = io.BytesIO()
+    Image.new("RGB", (300, 200), "red").save(kept, "WEBP", **how)
+    assert decode(kept.getvalue(), max_pixels=60_000).size == (300, 200)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was handed to the decoder"))
+    with pytest.raises(DataError, match="it has 300×200 pixels, more than 59,999"):
+        decode(kept.getvalue(), max_pixels=59_999)

@@ -83,6 +83,8 @@ def read_picture(
     data = _bytes(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a picture can be used or not; Pillow's remarks on its metadata change neither
+        if claimed := _webp_size(data):
+            _check_size(*claimed, max_pixels)  # its decoder takes memory for them before anyone can ask
         image = _opened(data)
         _check_size(image.width, image.height, max_pixels)
         try:
@@ -161,6 +163,20 @@ def _opened(data: bytes) -> Image.Image:
         raise DataError(f"it has more than {most:,} pixels; make it smaller") from error
     except BROKEN as error:
         raise DataError(f"it is damaged: {_said(error)}") from error
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(Width, height) that a WebP claims in its first chunk (RFC 9649, section 2); None where it is none."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    if data[12:16] == b"VP8X":  # 24 bits each, less one
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":  # a byte of signature, then 14 bits each, less one
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":  # RFC 6386, section 9.1: 14 bits each
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def _is_heic(data: bytes) -> bool:
