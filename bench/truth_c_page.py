@@ -17,8 +17,8 @@ PLOT = "truth-c.svg"
 ENOUGH = 0.8
 """Rank correlation that is asked for."""
 SETS = {"first": "the 16", "check": "the check", "doses": "the doses", "contexts": "the contexts",
-        "spread": "the spread"}  # fmt: skip
-"""The LoRAs that were looked at while metrics and limits were changed, and four sets that were scored once."""
+        "spread": "the spread", "crossed": "the crossed"}  # fmt: skip
+"""The LoRAs that were looked at while metrics and limits were changed, and five sets that were scored once."""
 TITLES = {
     "F": "Is the costume there? (similarity)",
     "P": "Is the rest as asked? (T2 less the base's)",
