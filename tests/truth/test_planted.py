@@ -138,25 +138,15 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
         short: [round(rank(of, *pair), 2) for of in arms.values()] for short, pair in bench.truth_c_page.AXES.items()
     }
     assert by_set == {
-        "F": [0.67, 0.63, 0.80, 0.42, 0.93],
-        "P": [0.62, 0.48, 0.62, 0.86, 0.69],
-        "LK": [0.38, 0.75, 0.86, 0.72, 0.82],
+        "F": [0.67, 0.63, 0.80, 0.42, 0.93, 0.93],
+        "P": [0.62, 0.48, 0.62, 0.86, 0.69, 0.99],
+        "LK": [0.38, 0.75, 0.86, 0.72, 0.82, 0.92],
     }
     assert "0.80, at the very edge, and 0.86; and on the spread, 0.93 and 0.82" in text
     assert "on the others: 0.62, 0.48, 0.62" in text
-    assert [round(rank(of, "effect", "trigger_effect"), 2) for of in arms.values()][2:] == [0.75, -0.10, 0.85]
+    assert [round(rank(of, "effect", "trigger_effect"), 2) for of in arms.values()][2:] == [0.75, -0.10, 0.85, 0.56]
     aucs = [data[name]["pictures"]["similarity"]["auc"] for name in arms]
     assert f"AUC {min(aucs):.2f} to {max(aucs):.2f}" in text
-
-    spread = arms["spread"]
-    gone = {name: of["vez T2"] for name, of in spread.items() if of["oracle context"] < -0.1}
-    there = {name: of["vez T2"] for name, of in spread.items() if name not in gone}
-    assert (
-        len(gone) == 4 and max(gone.values()) < min(there.values()) and min(there, key=there.__getitem__) == "preserve"
-    )
-    assert round(rank({n: of for n, of in spread.items() if n != "preserve"}, "context", "T2"), 2) == 0.78
-    assert sum(value < -0.3 for value in gone.values()) == 4 and sum(value < -0.45 for value in gone.values()) == 2
-    assert [name for name, value in there.items() if value < -0.3] == ["preserve"]
 
     contexts = arms["contexts"]
     lost = {name: of for name, of in contexts.items() if of["oracle context"] < -0.1}
@@ -172,11 +162,11 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
     every = [of for table in arms.values() for of in table.values()]
     sound = [of["vez T2"] for of in every if of["oracle context"] > -0.1]
     other = [of["vez T2"] for of in every if of["oracle context"] <= -0.1]
-    assert len(sound) == 62 and round(-min(sound), 2) == 0.36 and sum(value < -0.45 for value in other) == 6
-    assert len(other) == 16
+    assert len(sound) == 68 and round(-min(sound), 2) == 0.36 and sum(value < -0.45 for value in other) == 15
+    assert len(other) == 26
     of_leak = [of["vez leak"] for of in every if of["oracle leak"] < 0.1]
-    assert (sum(value > 0.1 for value in of_leak), len(of_leak)) == (18, 20)
-    assert [sum(of["vez repeats"] > 0.25 for of in table.values()) for table in arms.values()] == [1, 0, 1, 11, 10]
+    assert (sum(value > 0.1 for value in of_leak), len(of_leak)) == (22, 24)
+    assert [sum(of["vez repeats"] > 0.25 for of in table.values()) for table in arms.values()] == [1, 0, 1, 11, 10, 12]
     assert all(of["vez copying"] < 0.03 for of in contexts.values())
     strayed = [of for name in ("doses", "contexts") for of in arms[name].values() if of["oracle strayed"] > 0.1]
     assert (sum(of["vez unrelated"] > -0.3 for of in strayed), len(strayed)) == (7, 10)
@@ -189,6 +179,30 @@ def test_the_words_about_the_sets_are_those_of_the_numbers(bench: ModuleType, da
     ]
     harmful = [of for of in every if of["oracle effect"] < 0 and "probe binding" in of]
     assert (sum(of["probe binding"] < 0 for of in harmful), len(harmful)) == (1, 4)
+
+
+def test_the_words_about_the_last_two_sets_are_those_of_the_numbers(bench: ModuleType, data: dict[str, Any]) -> None:
+    text, rank = PAGE.read_text(encoding="utf-8"), bench.truth_c_page.rank
+    arms = {name: data[name]["arms"] for name in ("spread", "crossed")}
+    spread = arms["spread"]
+    gone = {name: of["vez T2"] for name, of in spread.items() if of["oracle context"] < -0.1}
+    there = {name: of["vez T2"] for name, of in spread.items() if name not in gone}
+    assert (
+        len(gone) == 4 and max(gone.values()) < min(there.values()) and min(there, key=there.__getitem__) == "preserve"
+    )
+    assert round(rank({n: of for n, of in spread.items() if n != "preserve"}, "context", "T2"), 2) == 0.78
+    assert sum(value < -0.3 for value in gone.values()) == 4 and sum(value < -0.45 for value in gone.values()) == 2
+    assert [name for name, value in there.items() if value < -0.3] == ["preserve"]
+
+    assert "on the crossed 0.93 (concept), 0.99 (context) and 0.92 (leak)" in text
+    crossed = arms["crossed"]
+    gone = {name: of for name, of in crossed.items() if of["oracle context"] < -0.1}
+    falls = [[of["vez T2"] for name, of in crossed.items() if (name in gone) is lost] for lost in (True, False)]
+    assert len(gone) == 10 and round(rank(gone, "context", "T2"), 2) == 0.99 and max(falls[0]) < min(falls[1])
+    assert [sum(value < -limit for value in falls[0]) for limit in (0.3, 0.45)] == [10, 9] and min(falls[1]) > -0.3
+    chosen = data["crossed"]["checkpoint"]
+    assert (chosen["vez chooses"], chosen["oracle chooses"]) == (64, 192)
+    assert "is not distinguishable from it; it took fewer steps" in chosen["vez says"]
 
 
 def by_probe(bench: ModuleType, data: dict[str, Any]) -> dict[str, list[list[str]]]:
