@@ -14,7 +14,7 @@ from vez import base as bases
 from vez import interop
 from vez.base import Base
 from vez.config import Project, Prompt, Sampling
-from vez.draw import Brush, wrong_trigger
+from vez.draw import wrong_trigger
 from vez.errors import ConfigError, LoraFileError
 from vez.events import Done, Event, Sampled, Stage
 from vez.interop import LoraWeights
@@ -365,10 +365,3 @@ def test_a_wrong_trigger_has_as_many_tokens_and_none_of_them(trigger: str) -> No
     right, wrong = (tiny.tokenizer.bare(text) for text in (trigger, wrong_trigger(tiny, trigger)))
     assert len(right) == len(wrong) and not set(right) & set(wrong)
     assert wrong_trigger(tiny, trigger) == wrong_trigger(tiny, trigger)
-
-
-def test_a_large_base_is_laid_out_for_long_arms_alone(random_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    brush = Brush(random_base, Sampling(steps=4, batch=2))
-    assert brush.pays(1), "a small one's weights are laid out at once"
-    monkeypatch.setattr("vez.draw.large", lambda unet: True)
-    assert [brush.pays(batches) for batches in (1, 3, 4, 50)] == [False, False, True, True]

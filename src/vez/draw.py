@@ -18,7 +18,6 @@ from PIL import Image, PngImagePlugin
 
 from vez import __version__, interop
 from vez.base import Base, Conditioning, decode_latents, encode_text
-from vez.base.frugal import large
 from vez.config import Precision, Prompt, Sampling
 from vez.errors import LoraFileError
 from vez.events import Sampled
@@ -31,7 +30,6 @@ from vez.sweep import Arm
 A1111_SAMPLER = {"dpm++2m": "DPM++ 2M", "ddim": "DDIM"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DECODED_PIXELS = 4 * 128**2  # at once on a CPU: 26 ms of two cores a picture, and 22 where fewer are
-_WORTH = 16  # calls of a large U-Net
 _TRIES = 4000
 _SHORT = ("ohwx", "bnha", "shs", "sks")
 """Words of one token that CLIP has and nobody means."""
@@ -83,13 +81,6 @@ class Brush:
         """The U-Net with the weights that it has now, for batches as large as the sampling's, guided ones twice."""
         pictures = self.sampling.batch * (1 if self.sampling.cfg == 1 else 2)
         return FrozenUNet(self.base.unet, How(self.dtype, pictures))
-
-    def pays(self, batches: int) -> bool:
-        """Whether an arm of so many batches is worth a U-Net laid out anew (`frozen`); by the arm's whole length.
-
-        A large one's weights take a CPU as long to lay out as some ten calls win by it (bench/frozen.py).
-        """
-        return self.base.device.type != "cpu" or not large(self.base.unet) or batches * self.sampling.steps >= _WORTH
 
     @cached_property
     def decoder(self) -> FrozenDecoder | None:
@@ -162,7 +153,7 @@ def draw_arm(
     written: list[tuple[Future[None] | None, Sampled]] = []
     with merged(brush.base, arm if any(missing) else None) as adapted:
         texts: dict[str, Conditioning] = {}
-        unet = brush.frozen() if any(missing) and brush.pays(len(batches)) else None
+        unet = brush.frozen() if any(missing) else None
         for batch, lacking in zip(batches, missing, strict=True):
             began, found = perf_counter(), len(written)
             pixels = np.empty(0, np.uint8)
