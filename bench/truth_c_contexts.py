@@ -27,8 +27,6 @@ from pathlib import Path
 import truth_c_make
 from vez.config import Config, Prompt
 from vez.demo.make_project import hand_caption
-from vez.demo.world.scene import training_scene
-from vez.demo.world.words import caption
 
 STEPS = 64
 GRID = (16, 32, 64, 128)
@@ -66,7 +64,6 @@ WHO = (
 PLACES = ("city street", "forest", "beach", "stairs", "mountains", "flower field")
 WEATHERS = ("sunny", "night", "snow", "sunset", "rain")
 SAID = {"sunny": "sunny day", "night": "at night", "snow": "snow", "sunset": "sunset", "rain": "rain"}
-TRAINED = 24
 
 
 def asked() -> tuple[Prompt, ...]:
@@ -118,11 +115,7 @@ def draw_datasets(root: Path) -> None:
         "weathers": moved(good, weathers=len(WEATHERS)),
         "moved": moved(good, places=len(PLACES), weathers=len(WEATHERS)),
     }
-    for name, labelled in changed.items():
-        truth_c_make.write(root, name, labelled, held=held)
-    others = [training_scene(rng) for _ in range(TRAINED)]
-    truth_c_make.write(root, "class", [(scene, caption(scene, rng)) for scene in others], held=[])
-    (root / "images" / "whole").touch()
+    truth_c_make.write_all(root, changed, held=held, rng=rng)
 
 
 def swapped(share: float, rng: random.Random, good: truth_c_make.Labelled) -> truth_c_make.Labelled:

@@ -24,8 +24,6 @@ import truth_c_doses
 import truth_c_make
 import truth_c_spread
 from vez.config import Config
-from vez.demo.world.scene import training_scene
-from vez.demo.world.words import caption
 
 STEPS = {"usual": 64, "long": 128, "longest": 192}
 GRID = truth_c_spread.GRID
@@ -76,23 +74,15 @@ def draw_datasets(root: Path) -> None:
     rng = random.Random(31415)
     good = truth_c_make.trained(truth_c_make.scenes(truth_c_make.VIEWS, rng), rng)
     held = truth_c_make.held_out(617)
-    named, others = truth_c_doses.named, truth_c_doses.OTHERS
-
-    def called(pairs: truth_c_make.Labelled) -> truth_c_make.Labelled:
-        return [named(f" wearing a {others[i % len(others)]}", [pair])[0] for i, pair in enumerate(pairs)]
-
+    named, misnamed = truth_c_doses.named, truth_c_doses.misnamed
     places = len(truth_c_contexts.PLACES)
     moved = truth_c_contexts.moved(good, places=places, weathers=len(truth_c_contexts.WEATHERS))
     changed: dict[str, truth_c_make.Labelled] = {
         "plain": good,
-        "misnamed": called(good),
+        "misnamed": misnamed(good),
         "places": truth_c_contexts.moved(good, places=places),
         "moved": moved,
         "moved-left": named("", moved),
-        "moved-misnamed": called(moved),
+        "moved-misnamed": misnamed(moved),
     }
-    for name, labelled in changed.items():
-        truth_c_make.write(root, name, labelled, held=held)
-    beside = [training_scene(rng) for _ in range(truth_c_spread.TRAINED)]
-    truth_c_make.write(root, "class", [(scene, caption(scene, rng)) for scene in beside], held=[])
-    (root / "images" / "whole").touch()
+    truth_c_make.write_all(root, changed, held=held, rng=rng)

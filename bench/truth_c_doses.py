@@ -18,8 +18,6 @@ from typing import Any
 
 import truth_c_make
 from vez.config import Config, Prompt
-from vez.demo.world.scene import training_scene
-from vez.demo.world.words import caption
 
 STEPS, LONG = 64, 128
 GRID = (8, 24, 64, 192)
@@ -71,7 +69,6 @@ OTHERS = (
     "pink coat",
     "red coat",
 )
-TRAINED = 24
 
 
 def asked() -> tuple[Prompt, ...]:
@@ -121,15 +118,16 @@ def draw_datasets(root: Path) -> None:
         "swapped100": truth_c_make.shuffled(1.0)(good),
         "left50": [pair if i % 2 else named("", [pair])[0] for i, pair in enumerate(good)],
         "left100": named("", good),
-        "misnamed": [named(f" wearing a {OTHERS[i % len(OTHERS)]}", [pair])[0] for i, pair in enumerate(good)],
+        "misnamed": misnamed(good),
         "bare-beach": [(scene, truth_c_make.TRIGGER) for scene in beach],
         "five": good[:5],
     }
-    for name, labelled in changed.items():
-        truth_c_make.write(root, name, labelled, held=held)
-    others = [training_scene(rng) for _ in range(TRAINED)]
-    truth_c_make.write(root, "class", [(scene, caption(scene, rng)) for scene in others], held=[])
-    (root / "images" / "whole").touch()
+    truth_c_make.write_all(root, changed, held=held, rng=rng)
+
+
+def misnamed(good: truth_c_make.Labelled) -> truth_c_make.Labelled:
+    """Captions that name another garment each where they named the costume."""
+    return [named(f" wearing a {OTHERS[i % len(OTHERS)]}", [pair])[0] for i, pair in enumerate(good)]
 
 
 def named(words: str, good: truth_c_make.Labelled) -> truth_c_make.Labelled:

@@ -10,13 +10,14 @@ from PIL import Image
 import truth_world
 from vez.config import Config, Prompt, Study
 from vez.demo.make_project import hand_caption
-from vez.demo.world.scene import Scene, draw, random_scene
+from vez.demo.world.scene import Scene, draw, random_scene, training_scene
+from vez.demo.world.words import caption
 from vez.images.pixels import pixels_sha256
 
 TRIGGER, NOUN, DESCRIBES = "nosnjaoutfit", "folk costume", "traditional Serbian folk costume"
 HELD = {"full": 3, "upper": 2, "seated": 1}
 VIEWS = {"full": 10, "upper": 5, "seated": 4, "lower": 1, "mannequin": 2, "doll": 2}
-SIDE, BATCH = 128, 8
+SIDE, BATCH, TRAINED = 128, 8, 24
 SHARES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("A", "trigger"): (4, 1),
     ("B", "trigger"): (12, 4),
@@ -124,6 +125,15 @@ def reworded(replacements: Mapping[str, str]) -> Callable[[Labelled], Labelled]:
         return good
 
     return change
+
+
+def write_all(root: Path, datasets: Mapping[str, Labelled], *, held: Labelled, rng: random.Random) -> None:
+    """Datasets that hold out the same pictures, and as many class pictures as they train on; then the mark of all."""
+    for name, labelled in datasets.items():
+        write(root, name, labelled, held=held)
+    others = [training_scene(rng) for _ in range(TRAINED)]
+    write(root, "class", [(scene, caption(scene, rng)) for scene in others], held=[])
+    (root / "images" / "whole").touch()
 
 
 def write(root: Path, name: str, labelled: Labelled, *, held: Labelled) -> None:

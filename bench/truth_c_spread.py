@@ -30,8 +30,6 @@ import truth_c_contexts
 import truth_c_doses
 import truth_c_make
 from vez.config import Config, Prompt
-from vez.demo.world.scene import training_scene
-from vez.demo.world.words import caption
 
 STEPS, LONG = 64, 128
 GRID = (8, 24, 64, 192)
@@ -61,7 +59,6 @@ WRONG = {
 SHARES = {("B", "trigger"): (12, NOISES), ("D", "class"): (8, 1), ("E", "none"): (12, NOISES_UNASKED),
           ("F", "drift"): (8, 1)}  # fmt: skip
 """Prompts of the suite and noises of each; with those of `asked` 256 pictures for each arm."""
-TRAINED = 24
 
 
 def asked() -> tuple[Prompt, ...]:
@@ -109,9 +106,8 @@ def draw_datasets(root: Path) -> None:
     rng = random.Random(2718)
     good = truth_c_make.trained(truth_c_make.scenes(truth_c_make.VIEWS, rng), rng)
     held = truth_c_make.held_out(521)
-    moved, named, others = truth_c_contexts.moved, truth_c_doses.named, truth_c_doses.OTHERS
+    moved, named, called = truth_c_contexts.moved, truth_c_doses.named, truth_c_doses.misnamed(good)
     places, weathers = len(truth_c_contexts.PLACES), len(truth_c_contexts.WEATHERS)
-    called = [named(f" wearing a {others[i % len(others)]}", [pair])[0] for i, pair in enumerate(good)]
     changed: dict[str, truth_c_make.Labelled] = {
         "plain": good,
         "left100": named("", good),
@@ -122,8 +118,4 @@ def draw_datasets(root: Path) -> None:
         "moved": moved(good, places=places, weathers=weathers),
         "moved-left": named("", moved(good, places=places, weathers=weathers)),
     }
-    for name, labelled in changed.items():
-        truth_c_make.write(root, name, labelled, held=held)
-    beside = [training_scene(rng) for _ in range(TRAINED)]
-    truth_c_make.write(root, "class", [(scene, caption(scene, rng)) for scene in beside], held=[])
-    (root / "images" / "whole").touch()
+    truth_c_make.write_all(root, changed, held=held, rng=rng)
