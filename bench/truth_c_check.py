@@ -12,8 +12,6 @@ from typing import Any
 
 import truth_c_make
 from vez.config import Config
-from vez.demo.world.scene import training_scene
-from vez.demo.world.words import caption
 
 STEPS = 64
 GRID = (16, 32, 64, 128)
@@ -83,11 +81,7 @@ def draw_datasets(root: Path) -> None:
         "night": at("city street", "night")(good),
         "three": good[:3],
     }
-    for name, labelled in changed.items():
-        truth_c_make.write(root, name, labelled, held=held)
-    others = [training_scene(rng) for _ in range(24)]
-    truth_c_make.write(root, "class", [(scene, caption(scene, rng)) for scene in others], held=[])
-    (root / "images" / "whole").touch()
+    truth_c_make.write_all(root, changed, held=held, rng=rng)
 
 
 def dressed(good: truth_c_make.Labelled) -> truth_c_make.Labelled:

@@ -114,6 +114,7 @@ class Learner:
             if variant.scale_weight_norms is not None:
                 self._hold_norms(v, variant.scale_weight_norms)
             if variant.ema is not None and self.average is not None:
+                # an update that is held back counts too: the average goes on towards the weights that stayed
                 # warm-up: early averages would else be of the first weights for 1/(1 - decay) steps
                 decay = min(variant.ema, self.steps / (9 + self.steps))
                 self.average[v].lerp_(self.lora.params.detach()[v], 1 - decay)

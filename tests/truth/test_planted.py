@@ -63,17 +63,22 @@ def test_every_set_has_other_pictures_and_noises(bench: ModuleType, tmp_path: Pa
     assert len(set().union(*held)) == sum(map(len, held)), "no picture is held out twice"
 
 
+def captions_in(root: Path) -> dict[str, list[str]]:
+    """Dataset → the captions of its training pictures, in order."""
+    folders = (root / "captions").iterdir()
+    return {of.name: [path.read_text() for path in sorted(of.glob("copy*.txt"))] for of in folders}
+
+
 def test_the_doses_ask_for_more_and_their_captions_say_less(bench: ModuleType, tmp_path: Path) -> None:
     doses = bench.truth_c_doses
     asked = doses.asked()
     assert sum(prompt.seeds for prompt in asked) == 212 and len({prompt.id for prompt in asked}) == len(asked)
     doses.draw_datasets(tmp_path)
-    said = {}
-    for name in ("dose", "left50", "left100", "misnamed"):
-        captions = [path.read_text() for path in sorted((tmp_path / "captions" / name).glob("copy*.txt"))]
-        said[name] = sum(bench.TRIGGER in caption for caption in captions) / len(captions)
-    assert said == {"dose": 1.0, "left50": 0.5, "left100": 0.0, "misnamed": 0.0}
-    assert all("wearing a" in path.read_text() for path in (tmp_path / "captions" / "misnamed").glob("copy*.txt"))
+    said = captions_in(tmp_path)
+    called = {name: sum(bench.TRIGGER in caption for caption in of) / len(of) for name, of in said.items()}
+    called = {name: called[name] for name in ("dose", "left50", "left100", "misnamed")}
+    assert called == {"dose": 1.0, "left50": 0.5, "left100": 0.0, "misnamed": 0.0}
+    assert all("wearing a" in caption for caption in said["misnamed"])
 
 
 def test_the_spread_takes_each_axis_apart(bench: ModuleType, tmp_path: Path) -> None:
@@ -81,9 +86,7 @@ def test_the_spread_takes_each_axis_apart(bench: ModuleType, tmp_path: Path) -> 
     asked = spread.asked()
     assert sum(prompt.seeds for prompt in asked) == 256 and len({prompt.id for prompt in asked}) == len(asked)
     spread.draw_datasets(tmp_path)
-    said = {}
-    for path in (tmp_path / "captions").iterdir():
-        said[path.name] = [of.read_text() for of in sorted(path.glob("copy*.txt"))]
+    said = captions_in(tmp_path)
     called = {name: sum(bench.TRIGGER in text for text in texts) / 24 for name, texts in said.items()}
     assert called == {"plain": 1, "places4": 1, "places": 1, "moved": 1, "misnamed50": 0.5} | dict.fromkeys(
         ("left100", "misnamed", "moved-left", "class"), 0
@@ -100,10 +103,7 @@ def test_the_crossed_are_the_spreads_prompts_and_their_captions_lie(bench: Modul
     assert (of["moved-prior-longest"].dataset, of["prior"].dataset) == ("moved", "plain")
     assert of["moved-misnamed-long"].dataset == "moved-misnamed"
     crossed.draw_datasets(tmp_path)
-    said = {
-        path.name: [one.read_text() for one in sorted(path.glob("copy*.txt"))]
-        for path in (tmp_path / "captions").iterdir()
-    }
+    said = captions_in(tmp_path)
     assert {name for name, texts in said.items() if any(bench.TRIGGER in text for text in texts)} == {
         "plain", "places", "moved"
     }  # fmt: skip
